@@ -1,0 +1,109 @@
+/*
+ * rctx/value.h - request-scoped values under typed keys.
+ *
+ * A key is identified by the address of its rctx_key object, never by name or number. A value is one pointer-sized slot.
+ * A lookup finds the nearest binding and costs the same at depth 1 and at depth 64; a miss is one bit test as a rule.
+ * Values never change and stay readable after the context has ended, until it is gone. A stored NULL is a value: it
+ * shadows. Values are for data that travels with a request (trace id, user, tenant), not for optional parameters.
+ *
+ *   RCTX_KEY(user_id, const char *)                      // file scope
+ *   RCTX_SCOPED rctx *c = user_id_with(parent, "ann");
+ *   const char *who;
+ *   if (user_id_get(c, &who)) ...
+ */
+#ifndef RCTX_VALUE_H
+#define RCTX_VALUE_H
+
+#include <rctx/context.h>
+#include <string.h>
+
+RCTX_BEGIN_DECLS
+
+/** struct rctx_key - a key. Must outlive every context that holds a value under it; its address is its identity, so a
+ *  key object that is freed and another made at the same address are the same key to contexts still holding the first. */
+struct rctx_key {
+  const char *name;                                           /* for people */
+  size_t (*print)(const void *value, char *buf, size_t size); /* as snprintf; NULL: shown as its address */
+  void (*destroy)(void *value);                               /* default destructor for typed values, or NULL */
+};
+
+/** struct rctx_value - one binding for rctx_with_values() and rctx_spec. destroy: NULL, or called exactly once with the
+ *  value: when the context that added it is gone, on the thread that released it, no library lock held; or before return
+ *  when the derivation could not keep it (no memory). */
+struct rctx_value {
+  const struct rctx_key *key;
+  void *value;
+  void (*destroy)(void *value);
+};
+
+/** rctx_with_value - a child that binds one value. Ends with its parent; to be ended like any other (ending it ends what
+ *  was derived from it). NULL key: as any NULL argument. Cost: a node and, every 16 values in a chain, one block. */
+RCTX_API rctx *rctx_with_value(const rctx *parent, const struct rctx_key *key, void *value)
+    RCTX_NONNULL(1, 2) RCTX_MUST_CHECK;
+
+/** rctx_with_values - several in one derive. @values: borrowed array; what its elements own is transferred. The later of
+ *  two bindings of one key shadows the earlier. */
+RCTX_API rctx *rctx_with_values(const rctx *parent, const struct rctx_value *values, size_t nvalues)
+    RCTX_NONNULL(1) RCTX_MUST_CHECK;
+
+/** rctx_get - look a key up. Returns true and writes the value (which may be NULL) if it is bound here or above. Any
+ *  thread; no store, no lock; iterative. */
+RCTX_API bool rctx_get(const rctx *ctx, const struct rctx_key *key, void **value) RCTX_NONNULL(1, 2, 3);
+
+/** rctx_each_value - call fn for each visible binding, nearest first, shadowed ones left out, until it returns false.
+ *  Returns how many times fn was called. For logs. */
+RCTX_API size_t rctx_each_value(const rctx *ctx, bool (*fn)(const struct rctx_key *key, void *value, void *arg),
+                                void *arg) RCTX_NONNULL(1, 2);
+
+/** rctx_alloc - size bytes aligned to max_align_t that live as long as @ctx: freed with it, never before. From the
+ *  context's arena: as a rule a pointer bump. Returns NULL when memory has run out, or on a root. One thread at a time per
+ *  context. */
+RCTX_API void *rctx_alloc(rctx *ctx, size_t size) RCTX_NONNULL(1);
+
+/*
+ * Typed keys. type is any type of at most pointer size.
+ *   RCTX_KEY(name, type)                 key and functions, private to one .c file
+ *   RCTX_KEY_OWNED(name, type, destroy)  the same; each value is passed to destroy(void *) once, when its context is gone
+ *   RCTX_KEY_DECLARE(name, type)         in a header, for a key shared by several files ...
+ *   RCTX_KEY_DEFINE(name, type)          ... defined in one of them
+ * They generate name_key, name_with(parent, v), name_get(ctx, &v) and name_value(v) for arrays of values.
+ */
+#define RCTX_KEY(name, type) RCTX_KEY_OWNED(name, type, NULL)
+#define RCTX_KEY_OWNED(name, type, destroy_fn)                                                                         \
+  static const struct rctx_key name##_key = {#name, RCTX__PRINTER(type), (destroy_fn)};                                \
+  RCTX__KEY_FUNCTIONS(name, type)
+#define RCTX_KEY_DECLARE(name, type)                                                                                   \
+  extern const struct rctx_key name##_key;                                                                             \
+  RCTX__KEY_FUNCTIONS(name, type)
+#define RCTX_KEY_DEFINE(name, type) const struct rctx_key name##_key = {#name, RCTX__PRINTER(type), NULL};
+
+#define RCTX__KEY_FUNCTIONS(name, type)                                                                                \
+  __attribute__((unused)) static inline struct rctx_value name##_value(type value) {                                   \
+    struct rctx_value bound = {&name##_key, NULL, name##_key.destroy};                                                 \
+    RCTX__FITS(sizeof(type) <= sizeof(void *), "values are at most pointer-sized");                                    \
+    memcpy(&bound.value, &value, sizeof value);                                                                        \
+    return bound;                                                                                                      \
+  }                                                                                                                    \
+  __attribute__((unused)) static inline rctx *name##_with(const rctx *parent, type value) {                            \
+    struct rctx_value bound = name##_value(value);                                                                     \
+    return rctx_with_values(parent, &bound, 1);                                                                        \
+  }                                                                                                                    \
+  __attribute__((unused)) static inline bool name##_get(const rctx *ctx, type *value) {                                \
+    void *slot;                                                                                                        \
+    if (!rctx_get(ctx, &name##_key, &slot)) return false;                                                              \
+    memcpy(value, &slot, sizeof *value);                                                                               \
+    return true;                                                                                                       \
+  }
+
+RCTX_API size_t rctx__print_string(const void *value, char *buf, size_t size);
+#ifdef __cplusplus
+#define RCTX__PRINTER(type) NULL
+#define RCTX__FITS static_assert
+#else
+#define RCTX__PRINTER(type)                                                                                            \
+  _Generic((type *)0, char **: rctx__print_string, const char **: rctx__print_string, default: NULL)
+#define RCTX__FITS _Static_assert
+#endif
+
+RCTX_END_DECLS
+#endif
