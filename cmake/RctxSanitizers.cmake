@@ -1,0 +1,24 @@
+# rctx_sanitizers: what the whole program must be compiled and linked with.
+# No _LGPL_SOURCE anywhere: liburcu's inlined read side trips UBSan's alignment check and blinds TSan.
+add_library(rctx_sanitizers INTERFACE)
+
+set(flags "")
+if(RCTX_SANITIZE STREQUAL "address" OR RCTX_SANITIZE STREQUAL "fuzzer")
+  # nonnull-attribute: tests hand in NULL on purpose; the library's own answer is what they check.
+  set(flags -fsanitize=address,undefined -fno-sanitize=nonnull-attribute -fno-sanitize-recover=all
+    -fno-omit-frame-pointer)
+  if(RCTX_SANITIZE STREQUAL "fuzzer")
+    list(APPEND flags -fsanitize=fuzzer-no-link) # the harness itself adds -fsanitize=fuzzer, see rctx_fuzz()
+  endif()
+elseif(RCTX_SANITIZE STREQUAL "thread")
+  set(flags -fsanitize=thread -fno-omit-frame-pointer)
+  target_compile_definitions(rctx_sanitizers INTERFACE RCTX_TSAN)
+elseif(RCTX_SANITIZE)
+  message(FATAL_ERROR "RCTX_SANITIZE=${RCTX_SANITIZE} is unknown: address, thread, fuzzer or empty")
+endif()
+if(RCTX_COVERAGE)
+  list(APPEND flags --coverage -fprofile-update=atomic)
+endif()
+
+target_compile_options(rctx_sanitizers INTERFACE ${flags})
+target_link_options(rctx_sanitizers INTERFACE ${flags})
