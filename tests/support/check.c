@@ -31,8 +31,7 @@ void check_failed(bool fatal, const char *file, unsigned line, const char *what,
   va_end(args);
   fprintf(stderr, "[----] %s:%u: Assertion Failed\n[----]   %s\n", file, line, message[0] ? message : what);
   fflush(NULL);
-  if (fatal)
-    _exit(EXIT_FAILED); // from whichever thread; the others may be in the middle of anything
+  if (fatal) _exit(EXIT_FAILED); // from whichever thread; the others may be in the middle of anything
   atomic_store(&expectation_failed, true);
 }
 
@@ -60,21 +59,16 @@ void check_skip(const char *format, ...) {
 static const struct check_options *suite_options(const char *suite) {
   static const struct check_options none;
   for (const struct check_test *const *t = __start_check_tests; t < __stop_check_tests; t++)
-    if (!(*t)->name && strcmp((*t)->suite, suite) == 0)
-      return &(*t)->options;
+    if (!(*t)->name && strcmp((*t)->suite, suite) == 0) return &(*t)->options;
   return &none;
 }
 
 static void run_body(const struct check_test *test, const struct check_options *suite) {
-  if (suite->init)
-    suite->init();
-  if (test->options.init)
-    test->options.init();
+  if (suite->init) suite->init();
+  if (test->options.init) test->options.init();
   test->body();
-  if (test->options.fini)
-    test->options.fini();
-  if (suite->fini)
-    suite->fini();
+  if (test->options.fini) test->options.fini();
+  if (suite->fini) suite->fini();
 #if CHECK_LEAKS
   if (__lsan_do_recoverable_leak_check())
     check_failed(true, test->options.file, test->options.line, "", "xmemory leaked");
@@ -88,8 +82,7 @@ static bool wait_for(pid_t child, double seconds, int *status) {
   sigaddset(&mask, SIGCHLD);
   struct timespec limit = {.tv_sec = (time_t)seconds, .tv_nsec = (long)((seconds - (double)(time_t)seconds) * 1e9)};
   bool in_time = seconds <= 0 || sigtimedwait(&mask, NULL, &limit) == SIGCHLD;
-  if (!in_time)
-    kill(-child, SIGKILL);
+  if (!in_time) kill(-child, SIGKILL);
   while (waitpid(child, status, 0) < 0) {
   }
   kill(-child, SIGKILL);         // whatever the test left behind in its process group
@@ -103,17 +96,14 @@ static bool wait_for(pid_t child, double seconds, int *status) {
 static enum outcome judge(const struct check_test *test, int want_signal, int want_code, int status) {
   const char *name = test->name, *suite = test->suite;
   if (WIFSIGNALED(status)) {
-    if (WTERMSIG(status) == want_signal)
-      return PASSED;
+    if (WTERMSIG(status) == want_signal) return PASSED;
     fprintf(stderr, "[FAIL] %s/%s: CRASH! died of signal %d (%s)\n", suite, name, WTERMSIG(status),
             strsignal(WTERMSIG(status)));
     return CRASHED;
   }
   int code = WEXITSTATUS(status);
-  if (code == EXIT_SKIPPED)
-    return SKIPPED;
-  if (!want_signal && code == want_code)
-    return PASSED;
+  if (code == EXIT_SKIPPED) return SKIPPED;
+  if (!want_signal && code == want_code) return PASSED;
   if (want_signal)
     fprintf(stderr, "[FAIL] %s/%s: should have died of signal %d, ended with code %d\n", suite, name, want_signal,
             code);
@@ -124,8 +114,7 @@ static enum outcome judge(const struct check_test *test, int want_signal, int wa
 
 static enum outcome run_test(const struct check_test *test, bool in_process, double scale) {
   const struct check_options *own = &test->options, *suite = suite_options(test->suite);
-  if (own->disabled || suite->disabled)
-    return SKIPPED;
+  if (own->disabled || suite->disabled) return SKIPPED;
   current = test;
   if (in_process) {
     run_body(test, suite);
@@ -189,15 +178,13 @@ int main(int argc, char **argv) {
   for (const struct check_test *const *t = __start_check_tests; t < __stop_check_tests; t++) {
     char full[256];
     snprintf(full, sizeof full, "%s/%s", (*t)->suite, (*t)->name ? (*t)->name : "");
-    if (!(*t)->name || fnmatch(filter, full, FNM_EXTMATCH) != 0)
-      continue;
+    if (!(*t)->name || fnmatch(filter, full, FNM_EXTMATCH) != 0) continue;
     if (list)
       puts(full);
     else
       counts[run_test(*t, in_process, scale)]++;
   }
-  if (list)
-    return 0;
+  if (list) return 0;
   unsigned failing = counts[FAILED] + counts[CRASHED];
   fprintf(stderr, "[====] Synthesis: Tested: %u | Passing: %u | Failing: %u | Crashing: %u \n",
           counts[PASSED] + failing, counts[PASSED], failing, counts[CRASHED]);

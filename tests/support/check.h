@@ -41,8 +41,7 @@ CHECK_ODD_ADDRESS static inline const char *check_name(void) { return criterion_
 // Criterion counts no failure any more.
 CHECK_ODD_ADDRESS static inline void check_clean_up(struct criterion_test_extra_data *data) {
   void (*fini)(void) = data ? data->fini : NULL;
-  if (!fini)
-    return;
+  if (!fini) return;
   data->fini = NULL;
   fini();
 }
@@ -55,12 +54,12 @@ CHECK_ODD_ADDRESS static inline void check_run(void (*body)(void)) {
 }
 
 #undef CR_TEST_TRAMPOLINE_
-#define CR_TEST_TRAMPOLINE_(Category, Name)                                                                   \
-  static void CR_IDENTIFIER_(Category, Name, body)(void) { check_run(CR_IDENTIFIER_(Category, Name, impl)); } \
-  static void CR_IDENTIFIER_(Category, Name, jmp)(void) {                                                     \
-    criterion_internal_test_setup();                                                                          \
-    criterion_internal_test_main(CR_IDENTIFIER_(Category, Name, body));                                       \
-    criterion_internal_test_teardown();                                                                       \
+#define CR_TEST_TRAMPOLINE_(Category, Name)                                                                            \
+  static void CR_IDENTIFIER_(Category, Name, body)(void) { check_run(CR_IDENTIFIER_(Category, Name, impl)); }          \
+  static void CR_IDENTIFIER_(Category, Name, jmp)(void) {                                                              \
+    criterion_internal_test_setup();                                                                                   \
+    criterion_internal_test_main(CR_IDENTIFIER_(Category, Name, body));                                                \
+    criterion_internal_test_teardown();                                                                                \
   }
 #endif
 
@@ -97,30 +96,29 @@ void check_failed(bool fatal, const char *file, unsigned line, const char *what,
 void check_log(const char *level, const char *format, ...) __attribute__((format(printf, 2, 3)));
 void check_skip(const char *format, ...) __attribute__((format(printf, 1, 2), noreturn));
 
-#define CHECK_ENTRY_(id, suite_, name_, body_, ...)                               \
-  static const struct check_test id##_entry = {                                   \
-      suite_, name_, body_, {.file = __FILE__, .line = __LINE__, ##__VA_ARGS__}}; \
+#define CHECK_ENTRY_(id, suite_, name_, body_, ...)                                                                    \
+  static const struct check_test id##_entry = {                                                                        \
+      suite_, name_, body_, {.file = __FILE__, .line = __LINE__, ##__VA_ARGS__}};                                      \
   __attribute__((used, section("check_tests"))) static const struct check_test *const id##_pointer = &id##_entry
 
-#define Test(suite_, name_, ...)                                                           \
-  static void suite_##_##name_##_body(void);                                               \
-  CHECK_ENTRY_(suite_##_##name_, #suite_, #name_, suite_##_##name_##_body, ##__VA_ARGS__); \
+#define Test(suite_, name_, ...)                                                                                       \
+  static void suite_##_##name_##_body(void);                                                                           \
+  CHECK_ENTRY_(suite_##_##name_, #suite_, #name_, suite_##_##name_##_body, ##__VA_ARGS__);                             \
   static void suite_##_##name_##_body(void)
 #define TestSuite(suite_, ...) CHECK_ENTRY_(suite_##_suite, #suite_, NULL, NULL, ##__VA_ARGS__)
 
 // The leading x lets a call without message through -Wformat-zero-length; check_failed() skips it.
-#define CHECK_(fatal, condition, text, ...)                           \
-  do {                                                                \
-    if (!(condition))                                                 \
-      check_failed(fatal, __FILE__, __LINE__, text, "x" __VA_ARGS__); \
+#define CHECK_(fatal, condition, text, ...)                                                                            \
+  do {                                                                                                                 \
+    if (!(condition)) check_failed(fatal, __FILE__, __LINE__, text, "x" __VA_ARGS__);                                  \
   } while (0)
 #define CHECK_OP_(fatal, op, a, b, ...) CHECK_(fatal, (a)op(b), "(" #a ") " #op " (" #b ")", ##__VA_ARGS__)
-#define CHECK_STR_(fatal, op, a, b, ...)                                                                              \
-  do {                                                                                                                \
-    const char *check_a_ = (a), *check_b_ = (b);                                                                      \
-    CHECK_(fatal, check_a_ &&check_b_ &&strcmp(check_a_, check_b_) op 0, "(" #a ") " #op " (" #b ")", ##__VA_ARGS__); \
+#define CHECK_STR_(fatal, op, a, b, ...)                                                                               \
+  do {                                                                                                                 \
+    const char *check_a_ = (a), *check_b_ = (b);                                                                       \
+    CHECK_(fatal, check_a_ &&check_b_ &&strcmp(check_a_, check_b_) op 0, "(" #a ") " #op " (" #b ")", ##__VA_ARGS__);  \
   } while (0)
-#define CHECK_MEM_(fatal, op, a, b, size, ...) \
+#define CHECK_MEM_(fatal, op, a, b, size, ...)                                                                         \
   CHECK_(fatal, memcmp(a, b, size) op 0, "(" #a ") " #op " (" #b ") as bytes", ##__VA_ARGS__)
 
 #define cr_assert(c, ...) CHECK_(true, c, #c, ##__VA_ARGS__)
