@@ -35,7 +35,9 @@ C_SUFFIXES = (".c", ".h", ".cc", ".cpp")
 MACHINE_PATH = re.compile(r"(^|[^A-Za-z0-9_.])/(work|farm|root)" + "/")
 ORDERED_ATOMIC = re.compile(r"memory_order_(acquire|release|acq_rel|seq_cst|consume)"
                             r"|__ATOMIC_(ACQUIRE|RELEASE|ACQ_REL|SEQ_CST|CONSUME)")
-COMMENT = re.compile(r"//|/\*|\*/|^\s*\*( |$)")
+COMMENT = re.compile(r"//|/\*")
+COMMENT_LINE = re.compile(r"\s*(//|/\*|\*)")
+STATEMENT_END = re.compile(r"[;{}]\s*(//.*|/\*.*)?$|^\s*(//|/\*|\*|#)|\*/\s*$")
 INCLUDE = re.compile(r'^\s*#\s*include\s*[<"]([^>"]+)[>"]')
 NOT_A_FUNCTION = re.compile(r"^(struct|enum|union|typedef|namespace|extern \"C\")\b[^()]*\{|.*=\s*\{|#")
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
@@ -104,11 +106,15 @@ def include_rules(path, lines):
 def atomic_rules(path, lines):
     if os.path.basename(path) == "platform.h":
         return  # the helpers live there, and say in their names what they order
-    for number, line in enumerate(lines, 1):
-        if ORDERED_ATOMIC.search(line):
-            before = lines[number - 2] if number > 1 else ""
-            if not COMMENT.search(line) and not COMMENT.search(before):
-                yield number, "ordered atomic access without a comment on this line or the one before"
+    for index, line in enumerate(lines):
+        if not ORDERED_ATOMIC.search(line):
+            continue
+        start = index  # of the statement
+        while start > 0 and lines[start - 1].strip() and not STATEMENT_END.search(lines[start - 1]):
+            start -= 1
+        if not any(COMMENT.search(text) for text in lines[start:index + 1]) and not (
+                start > 0 and COMMENT_LINE.match(lines[start - 1])):
+            yield index + 1, "ordered atomic access without a comment in its statement or on the line before"
 
 
 def public_header_rules(path, lines):
