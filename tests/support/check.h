@@ -17,6 +17,8 @@
 #define CHECK_LEAKS 0
 #endif
 
+#include <signal.h> // for .signal = SIGABRT
+
 #if CHECK_LEAKS
 #include <sanitizer/lsan_interface.h>
 #endif
