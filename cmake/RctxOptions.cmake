@@ -1,7 +1,4 @@
 # Every option there is.
-if(NOT DEFINED PROJECT_IS_TOP_LEVEL)
-  string(COMPARE EQUAL "${CMAKE_SOURCE_DIR}" "${PROJECT_SOURCE_DIR}" PROJECT_IS_TOP_LEVEL)
-endif()
 option(RCTX_TESTS "Build the tests" ${PROJECT_IS_TOP_LEVEL})
 option(RCTX_EXAMPLES "Build the examples" ${PROJECT_IS_TOP_LEVEL})
 option(RCTX_BENCH "Build the benchmarks (C++, google-benchmark)" OFF)
