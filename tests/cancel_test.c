@@ -97,6 +97,7 @@ Test(cancel, values_are_looked_through_and_registrations_count__XTestParentFinis
   struct rctx_after node = {0};
   int calls = 0;
   cr_assert_eq(rctx_after_inline(parent, &node, RCTX_ON_ENDED_TELL, count_call, &calls), RCTX_REGISTERED);
+  cr_assert_eq(rctx_err(cancel_child) | rctx_err(timer_child), 0);
   cr_assert_eq(info_of(parent).children, 3, "the cancel child, the timer below the value, the registration");
   cr_assert_eq(info_of(parent).registrations, 1);
   cr_assert_eq(info_of(value_child).parent, parent);
@@ -114,6 +115,7 @@ Test(cancel, a_cancelled_parent_has_dropped_its_links__XTestParentFinishesChild)
   cr_assert_eq(info_of(parent).children, 0);
   cr_assert_eq(info_of(parent).registrations, 0);
   cr_assert_eq(calls, 1);
+  cr_assert_eq(rctx_err(a), rctx_err(b));
   cr_assert_eq(fake_stats().timers, 0);
 }
 
@@ -324,6 +326,7 @@ Test(cancel, who_sees_the_child_done_sees_the_parent_done__CTX_3__source) {
     pthread_t looker = started(look_from_below, &pair);
     rctx_cancel(parent);
     cr_assert(joined(looker));
+    cr_assert_eq(rctx_err(sibling), -ECANCELED);
   }
 }
 
@@ -576,9 +579,12 @@ Test(cancel, scoped_handles_end_with_their_scope) {
   }
   cr_assert_eq(rctx_err(kept), -ECANCELED);
   cr_assert_eq(origin_of(kept), RCTX_ORIGIN_END);
-  { RCTX_SCOPED_REF const rctx *last = kept; }
-  { RCTX_SCOPED rctx *none = NULL; }
-  { RCTX_SCOPED_REF const rctx *none = NULL; }
+  {
+    RCTX_SCOPED_REF const rctx *last = kept;
+    RCTX_SCOPED rctx *none = NULL;
+    RCTX_SCOPED_REF const rctx *no_reference = NULL;
+    cr_assert(last && !none && !no_reference);
+  }
   cr_assert_eq(rctx_quiesce(fake.manager, INT64_MAX), 0);
   cr_assert_eq(fake_stats().contexts, 0);
 }
