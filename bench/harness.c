@@ -1,0 +1,228 @@
+/*
+ * Opens, warms, times and closes cases; see harness.h.
+ *
+ * The second thread of a pair lives as long as the program, as a server's workers do, and sleeps between blocks. In a
+ * block both threads meet first, spinning, so that they start together; the allocation counts are taken before the
+ * meeting and after both are done.
+ */
+#include "harness.h"
+#include "count_alloc.h"
+
+#include <pthread.h>
+#include <rctx/rctx.h>
+#include <sched.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+static const struct bench_case *current;
+static void *fixture;
+static bool warming_up;
+
+/* ---- small things ------------------------------------------------------------------------------------------------ */
+
+static int64_t clock_ns(void) {
+  struct timespec t;
+  clock_gettime(CLOCK_MONOTONIC, &t);
+  return t.tv_sec * BENCH_SECOND + t.tv_nsec;
+}
+
+_Noreturn static void give_up(const char *why) {
+  fprintf(stderr, "rctx-bench: %s\n", why);
+  exit(1);
+}
+
+void *bench_memory(size_t count, size_t size) {
+  void *memory = calloc(count, size);
+  if (memory == NULL) {
+    give_up("out of memory");
+  }
+  return memory;
+}
+
+uint32_t *bench_shuffled(size_t count) {
+  uint32_t *order = bench_memory(count, sizeof *order);
+  uint64_t random = 88172645463325252U;
+  for (uint32_t i = 0; i < count; i++) {
+    uint32_t j = (uint32_t)(bench_random(&random) % (i + 1));
+    order[i] = order[j];
+    order[j] = i;
+  }
+  return order;
+}
+
+static void start_thread(pthread_t *thread, void *(*body)(void *)) {
+  if (pthread_create(thread, NULL, body, NULL) != 0) {
+    give_up("can not start a thread");
+  }
+  pthread_detach(*thread);
+}
+
+static void *sleep_for_ever(void *unused) {
+  for (;;) {
+    pause();
+  }
+  return unused;
+}
+
+void bench_start_idle_thread(void) {
+  pthread_t idle;
+  start_thread(&idle, sleep_for_ever);
+}
+
+/* ---- the second thread ------------------------------------------------------------------------------------------- */
+
+static struct {
+  pthread_mutex_t lock;
+  pthread_cond_t wake;
+  bool started;
+  bool job;
+  size_t ops;
+  unsigned met;    /* counts arrivals at the meeting point: two per meeting */
+  int64_t took_ns; /* written by the second thread before the last meeting */
+} second = {.lock = PTHREAD_MUTEX_INITIALIZER, .wake = PTHREAD_COND_INITIALIZER};
+
+static void meet(void) {
+  unsigned arrived = __atomic_add_fetch(&second.met, 1, __ATOMIC_ACQ_REL);
+  unsigned all = (arrived + 1) & ~1U;
+  for (unsigned spins = 1; (int)(__atomic_load_n(&second.met, __ATOMIC_ACQUIRE) - all) < 0; spins++) {
+    if (spins % 1024 == 0) {
+      sched_yield();
+    }
+  }
+}
+
+__attribute__((noinline)) void bench_measured(const struct bench_case *c, void *fix, size_t ops) { c->run(fix, ops); }
+
+/* Warming up stays outside bench_measured(), so that callgrind does not count it. */
+static int64_t timed_run(size_t ops) {
+  int64_t start = clock_ns();
+  if (warming_up) {
+    current->run(fixture, ops);
+  } else {
+    bench_measured(current, fixture, ops);
+  }
+  return clock_ns() - start;
+}
+
+static void *second_thread(void *unused) {
+  (void)unused;
+  for (;;) {
+    pthread_mutex_lock(&second.lock);
+    while (!second.job) {
+      pthread_cond_wait(&second.wake, &second.lock);
+    }
+    second.job = false;
+    size_t ops = second.ops;
+    pthread_mutex_unlock(&second.lock);
+    meet();
+    second.took_ns = timed_run(ops);
+    meet();
+  }
+  return NULL;
+}
+
+static double run_pair(size_t ops) {
+  pthread_mutex_lock(&second.lock);
+  if (!second.started) {
+    pthread_t thread;
+    start_thread(&thread, second_thread);
+    second.started = true;
+  }
+  second.ops = ops;
+  second.job = true;
+  pthread_cond_signal(&second.wake);
+  pthread_mutex_unlock(&second.lock);
+  meet();
+  int64_t took_ns = timed_run(ops);
+  meet();
+  return (double)(took_ns + second.took_ns) / 2;
+}
+
+/* ---- blocks ------------------------------------------------------------------------------------------------------ */
+
+static void timed_block(size_t ops, struct bench_sample *sample) {
+  struct bench_allocs before, after;
+  bench_count_allocs(&before);
+  if (current->measure) {
+    current->measure(fixture, ops, sample);
+  } else if (current->pair) {
+    sample->ns = run_pair(ops);
+  } else {
+    sample->ns = (double)timed_run(ops);
+  }
+  bench_count_allocs(&after);
+  sample->allocs = after.calls - before.calls;
+  sample->bytes = after.bytes - before.bytes;
+}
+
+void bench_block(size_t ops, struct bench_sample *sample) {
+  *sample = (struct bench_sample){.ops = current->batch ? current->batch : ops};
+  if (current->prepare) {
+    current->prepare(fixture);
+  }
+  timed_block(sample->ops, sample);
+  if (current->cleanup) {
+    current->cleanup(fixture);
+  }
+}
+
+void bench_use(const struct bench_case *c) {
+  if (c == current) {
+    return;
+  }
+  bench_close();
+  current = c;
+  fixture = c->open ? c->open(c) : NULL;
+  struct bench_sample unused;
+  warming_up = true;
+  bench_block(c->warm ? c->warm : 4096, &unused);
+  warming_up = false;
+}
+
+/* Leaves the library as it was at the start: the next case does not inherit a million scattered nodes. */
+void bench_close(void) {
+  if (current == NULL) {
+    return;
+  }
+  if (current->close) {
+    current->close(fixture);
+  }
+  current = NULL;
+  rctx_quiesce(rctx_manager_default(), rctx_now() + 5 * BENCH_SECOND);
+  rctx_trim(rctx_manager_default());
+}
+
+/* ---- all cases --------------------------------------------------------------------------------------------------- */
+
+const struct bench_case *bench_cases(size_t *count) {
+  static const struct bench_case *const tables[] = {
+      bench_err_cases,    bench_derive_cases, bench_value_cases,   bench_cancel_cases,
+      bench_notify_cases, bench_timer_cases,  bench_request_cases, bench_memory_cases,
+  };
+  enum { TABLES = sizeof tables / sizeof *tables, ROOM = 128 };
+  static struct bench_case all[ROOM];
+  static size_t known;
+  if (known == 0) {
+    for (size_t t = 0; t < TABLES; t++) {
+      for (const struct bench_case *c = tables[t]; c->name && known < ROOM; c++) {
+        all[known++] = *c;
+      }
+    }
+  }
+  *count = known;
+  return all;
+}
+
+const struct bench_case *bench_find(const char *name) {
+  size_t count;
+  const struct bench_case *all = bench_cases(&count);
+  for (size_t i = 0; i < count; i++) {
+    if (strcmp(all[i].name, name) == 0) {
+      return &all[i];
+    }
+  }
+  return NULL;
+}
