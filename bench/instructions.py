@@ -5,11 +5,6 @@
 
 Prints case<TAB>instructions per operation, user space only (valgrind has no vDSO, so the clock is a system call and
 costs nothing here). Builds nothing.
-
-  --filter REGEX   only the cases whose name matches
-  --check FILE     compare with such a table; exit code 1 if a case takes over 5 % more, or is missing from it
-  --functions      also print, indented, the functions in which the instructions are spent
-  --binary FILE    another rctx-instructions (default: build/bench/bench/rctx-instructions)
 """
 import argparse
 import os
@@ -76,11 +71,16 @@ def complaints(counts, known):
 
 
 def main():
-    parser = argparse.ArgumentParser(usage=__doc__.replace("%", "%%"), allow_abbrev=False)
-    parser.add_argument("--filter", default=".")
-    parser.add_argument("--check")
-    parser.add_argument("--functions", action="store_true")
-    parser.add_argument("--binary", default=os.path.join(ROOT, "build", "bench", "bench", "rctx-instructions"))
+    parser = argparse.ArgumentParser(description=__doc__.replace("%", "%%"), allow_abbrev=False,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--filter", metavar="REGEX", default=".", help="only the cases whose name matches")
+    parser.add_argument("--check", metavar="FILE", help="compare with such a table; exit code 1 if a case takes over "
+                        "5 %% more, or is missing from it")
+    parser.add_argument("--functions", action="store_true",
+                        help="also print, indented, the functions in which the instructions are spent")
+    parser.add_argument("--binary", metavar="FILE",
+                        default=os.path.join(ROOT, "build", "bench", "bench", "rctx-instructions"),
+                        help="another rctx-instructions (default: build/bench/bench/rctx-instructions)")
     arguments = parser.parse_args()
     if not os.access(arguments.binary, os.X_OK):
         fail(f"{arguments.binary} is not built: cmake --preset bench && cmake --build --preset bench")

@@ -3,11 +3,6 @@
 
     bench/run.py [--filter REGEX] [--json FILE] [--quick]
 
-  --filter REGEX   only the cases whose name matches
-  --json FILE      where the report goes besides the table (default: build/bench/report.json)
-  --quick          3 short repetitions instead of 7: for a look, not for figures
-  --binary FILE    another rctx-bench (default: build/bench/bench/rctx-bench)
-
 Builds nothing: cmake --preset bench && cmake --build --preset bench. Spread is (max - min) / median over the
 repetitions. Compare figures of one run with each other, never seconds of two runs. Exit code: 0, 1 when the program
 fails, 2 for options it does not know. A missed target does not change the exit code.
@@ -130,11 +125,15 @@ def write_report(path, context, cases, targets):
 
 
 def main():
-    parser = argparse.ArgumentParser(usage=__doc__.replace("%", "%%"), allow_abbrev=False)
-    parser.add_argument("--filter", default=".")
-    parser.add_argument("--json", default=os.path.join(BUILD, "report.json"))
-    parser.add_argument("--quick", action="store_true")
-    parser.add_argument("--binary", default=os.path.join(BUILD, "bench", "rctx-bench"))
+    parser = argparse.ArgumentParser(description=__doc__.replace("%", "%%"), allow_abbrev=False,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--filter", metavar="REGEX", default=".", help="only the cases whose name matches")
+    parser.add_argument("--json", metavar="FILE", default=os.path.join(BUILD, "report.json"),
+                        help="where the report goes besides the table (default: build/bench/report.json)")
+    parser.add_argument("--quick", action="store_true",
+                        help="3 short repetitions instead of 7: for a look, not for figures")
+    parser.add_argument("--binary", metavar="FILE", default=os.path.join(BUILD, "bench", "rctx-bench"),
+                        help="another rctx-bench (default: build/bench/bench/rctx-bench)")
     arguments = parser.parse_args()
     if not os.access(arguments.binary, os.X_OK):
         print(f"run.py: {arguments.binary} is not built: cmake --preset bench && cmake --build --preset bench",
