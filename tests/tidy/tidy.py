@@ -16,6 +16,8 @@ LAYERS = [
     ["platform"],
     ["wheel", "rcu", "queue"],
     ["tree.h"],
+    ["memory.h", "timer.h"],
+    ["manager.h"],
     ["memory"],
     ["timer"],
     ["tree"],
