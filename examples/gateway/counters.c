@@ -61,7 +61,7 @@ json_t *stats_json(void) {
   scopes_count(&now);
   json_t *outcomes = json_object();
   for (int i = 0; i < OUTCOMES; i++)
-    json_object_set_new(outcomes, outcome_name(i), json_integer(load(&counters.outcomes[i])));
+    json_object_set_new(outcomes, outcome_name((enum outcome)i), json_integer(load(&counters.outcomes[i])));
   return json_pack(
       "{s:b, s:o, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:i, s:{s:I, s:I, s:I, s:I, s:I, s:I}}", "with_contexts",
       (int)scope_enabled, "outcomes", outcomes, "in_flight", (json_int_t)atomic_load(&counters.in_flight),
