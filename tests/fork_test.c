@@ -1,0 +1,286 @@
+// fork: the parent is unharmed; the child is usable after rctx_after_fork_child(), several times over, also when the
+// library's threads were alive in the parent. What is checked in the child ends its process with a code other than 0.
+#include "support/check.h"
+#include "support/leftovers.h"
+
+#include <dirent.h>
+#include <poll.h>
+#include <pthread.h>
+#include <semaphore.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#define MS INT64_C(1000000)
+#define SECOND INT64_C(1000000000)
+
+TestSuite(fork, .fini = nothing_left_by_default, .timeout = 120);
+
+RCTX_KEY(user, const char *)
+
+#define REQUIRE(condition)                                                                                             \
+  do {                                                                                                                 \
+    if (!(condition)) {                                                                                                \
+      fprintf(stderr, "%s:%d: in the child: %s\n", __FILE__, __LINE__, #condition);                                    \
+      _exit(1);                                                                                                        \
+    }                                                                                                                  \
+  } while (0)
+
+static void in_a_child(void (*body)(void *), void *arg) {
+  int status = -1;
+  fflush(NULL);
+  pid_t child = fork();
+  cr_assert_geq(child, 0);
+  if (child == 0) {
+    alarm(60);
+    rctx_after_fork_child();
+    body(arg);
+    _exit(0);
+  }
+  cr_assert_eq(waitpid(child, &status, 0), child);
+  cr_assert(WIFEXITED(status) && WEXITSTATUS(status) == 0, "the child ended with status %x", status);
+}
+
+// ThreadSanitizer allows no new thread in the child of a process that had several.
+#ifdef RCTX_TSAN
+#define NEEDS_THREADS_IN_THE_CHILD() cr_skip_test("TSan can not start threads after fork")
+#else
+#define NEEDS_THREADS_IN_THE_CHILD() ((void)0)
+#endif
+
+static size_t tasks(void) {
+  size_t count = 0;
+  DIR *dir = opendir("/proc/self/task");
+  for (struct dirent *entry; (entry = readdir(dir));) count += entry->d_name[0] != '.';
+  closedir(dir);
+  return count;
+}
+
+static struct rctx_stats stats(void) {
+  struct rctx_stats now;
+  rctx_stats(rctx_manager_default(), &now);
+  return now;
+}
+
+static void count(const rctx *ctx, void *arg) {
+  (void)ctx;
+  ++*(int *)arg;
+}
+
+static void post(const rctx *ctx, void *arg) {
+  (void)ctx;
+  sem_post(arg);
+}
+
+static void everything_but_threads_works(void *unused) {
+  rctx_loop *loop;
+  int inline_calls = 0, loop_calls = 0;
+  struct rctx_after here = {0}, there = {0};
+  const char *who = NULL;
+  (void)unused;
+  REQUIRE(rctx_loop_create(&loop) == 0);
+  rctx *top = rctx_with_cancel(rctx_background());
+  rctx *value = user_with(top, "ann");
+  rctx *leaf = rctx_with_cancel(value);
+  REQUIRE(rctx_err(leaf) == 0);
+  REQUIRE(user_get(leaf, &who) && who[0] == 'a');
+  REQUIRE(rctx_after_inline(leaf, &here, RCTX_ON_ENDED_TELL, count, &inline_calls) == RCTX_REGISTERED);
+  REQUIRE(rctx_watch(leaf, &there, loop, RCTX_ON_ENDED_TELL, count, &loop_calls) == RCTX_REGISTERED);
+  int fd = rctx_fd(leaf);
+  REQUIRE(fd >= 0);
+  REQUIRE(rctx_cancel(top));
+  REQUIRE(rctx_wait(leaf, INT64_MAX) == -ECANCELED);
+  REQUIRE(poll(&(struct pollfd){fd, POLLIN, 0}, 1, 0) == 1);
+  REQUIRE(rctx_loop_drain(loop, 10) == 1);
+  REQUIRE(inline_calls == 1 && loop_calls == 1);
+  rctx_end(leaf);
+  rctx_end(value);
+  rctx_end(top);
+  rctx_loop_destroy(loop);
+  REQUIRE(rctx_quiesce(rctx_manager_default(), INT64_MAX) == 0);
+}
+
+static void timers_and_callbacks_work(void *unused) {
+  sem_t ran;
+  struct rctx_after node = {0};
+  (void)unused;
+  REQUIRE(stats().threads == 0);
+  REQUIRE(tasks() == 1);
+  rctx *timed = rctx_with_timeout(rctx_background(), 2 * MS);
+  sem_init(&ran, 0, 0);
+  REQUIRE(rctx_after(timed, &node, post, &ran) == RCTX_REGISTERED);
+  REQUIRE(rctx_wait(timed, INT64_MAX) == -ETIMEDOUT);
+  while (sem_wait(&ran))
+    ;
+  rctx_after_stop_sync(&node);
+  rctx_end(timed);
+  REQUIRE(rctx_quiesce(rctx_manager_default(), INT64_MAX) == 0);
+}
+
+static void everything_works(void *contexts_before) {
+  timers_and_callbacks_work(NULL);
+  everything_but_threads_works(NULL);
+  REQUIRE(stats().contexts == *(size_t *)contexts_before);
+}
+
+static void parent_is_unharmed(void) {
+  RCTX_SCOPED rctx *timed = rctx_with_timeout(rctx_background(), 2 * MS);
+  RCTX_SCOPED rctx *below = user_with(timed, "parent");
+  cr_assert_eq(rctx_wait(below, INT64_MAX), -ETIMEDOUT);
+}
+
+Test(fork, the_child_of_a_process_that_never_used_the_library) {
+  NEEDS_THREADS_IN_THE_CHILD();
+  size_t contexts = 0;
+  in_a_child(everything_works, &contexts);
+  parent_is_unharmed();
+}
+
+Test(fork, several_rounds_with_living_threads) {
+  NEEDS_THREADS_IN_THE_CHILD();
+  struct rctx_after node = {0};
+  sem_t ran;
+  sem_init(&ran, 0, 0);
+  rctx *held = rctx_with_timeout(rctx_background(), 3600 * SECOND); // the timer thread lives
+  rctx *other = rctx_with_cancel(held);
+  cr_assert_eq(rctx_after(other, &node, post, &ran), RCTX_REGISTERED); // and the callback thread
+  for (int round = 0; round < 10; round++) {
+    size_t contexts = stats().contexts;
+    in_a_child(everything_works, &contexts);
+    parent_is_unharmed();
+    cr_assert_geq(stats().threads, 1, "the parent's threads live on");
+    cr_assert_eq(rctx_err(held), 0);
+  }
+  rctx_cancel(other);
+  while (sem_wait(&ran))
+    ;
+  rctx_after_stop_sync(&node);
+  rctx_end(other);
+  rctx_end(held);
+}
+
+Test(fork, without_threads_also_under_tsan) {
+  for (int round = 0; round < 10; round++) in_a_child(everything_but_threads_works, NULL);
+  everything_but_threads_works(NULL);
+}
+
+struct inherited {
+  rctx *plain, *timed, *value;
+  int calls;
+};
+
+static void use_the_parents_contexts(void *arg) {
+  struct inherited *in = arg;
+  const char *who = NULL;
+  REQUIRE(rctx_err(in->plain) == 0);
+  REQUIRE(user_get(in->value, &who) && who[0] == 'a');
+  rctx *below = rctx_with_cancel(in->value);
+  REQUIRE(rctx_wait(in->timed, INT64_MAX) == -ETIMEDOUT); // its timer fires here, too
+  REQUIRE(rctx_err(in->plain) == 0);
+  REQUIRE(rctx_cancel(in->plain));
+  REQUIRE(rctx_err(below) == -ECANCELED);
+  REQUIRE(in->calls == 1); // registered before the fork
+  rctx_end(below);
+  rctx_end(in->value);
+  rctx_end(in->timed);
+  rctx_end(in->plain);
+  REQUIRE(rctx_quiesce(rctx_manager_default(), INT64_MAX) == 0);
+  REQUIRE(stats().contexts == 0);
+}
+
+Test(fork, contexts_made_before_can_be_read_cancelled_and_ended_and_their_timers_fire) {
+  NEEDS_THREADS_IN_THE_CHILD();
+  struct rctx_after node = {0};
+  struct inherited in = {.plain = rctx_with_cancel(rctx_background())};
+  in.timed = rctx_with_timeout(rctx_background(), SECOND / 2);
+  in.value = user_with(in.plain, "ann");
+  cr_assert_eq(rctx_after_inline(in.plain, &node, RCTX_ON_ENDED_TELL, count, &in.calls), RCTX_REGISTERED);
+  in_a_child(use_the_parents_contexts, &in);
+  cr_assert_eq(in.calls, 0, "another process");
+  cr_assert_eq(rctx_err(in.plain), 0);
+  cr_assert_eq(rctx_wait(in.timed, INT64_MAX), -ETIMEDOUT);
+  cr_assert(rctx_after_stop(&node));
+  rctx_end(in.value);
+  rctx_end(in.timed);
+  rctx_end(in.plain);
+}
+
+static void fork_again(void *depth) {
+  int left = *(int *)depth - 1, status = -1;
+  timers_and_callbacks_work(NULL);
+  if (left == 0) return;
+  pid_t child = fork();
+  if (child == 0) {
+    rctx_after_fork_child();
+    fork_again(&left);
+    _exit(0);
+  }
+  REQUIRE(waitpid(child, &status, 0) == child && status == 0);
+  everything_but_threads_works(NULL);
+}
+
+static void fork_three_deep(void *unused) {
+  (void)unused;
+  RCTX_SCOPED rctx *timed = rctx_with_timeout(rctx_background(), MS);
+  REQUIRE(rctx_wait(timed, INT64_MAX) == -ETIMEDOUT);
+  int left = 2, status = -1;
+  pid_t child = fork(); // its parent's timer thread lives
+  if (child == 0) {
+    rctx_after_fork_child();
+    REQUIRE(stats().threads == 0);
+    fork_again(&left);
+    _exit(0);
+  }
+  REQUIRE(waitpid(child, &status, 0) == child && status == 0);
+}
+
+Test(fork, a_child_may_fork_again) {
+  NEEDS_THREADS_IN_THE_CHILD();
+  in_a_child(fork_three_deep, NULL);
+  parent_is_unharmed();
+}
+
+static atomic_bool stop_working;
+static void *work(void *unused) {
+  while (!atomic_load(&stop_working)) {
+    RCTX_SCOPED rctx *top = rctx_with_timeout(rctx_background(), SECOND);
+    RCTX_SCOPED rctx *below = rctx_with_cancel(top);
+    rctx_cancel(top);
+    rctx_cancel(below);
+  }
+  return unused;
+}
+
+// Other threads derive and end their own contexts at the very moment of the fork; the child uses none of those.
+Test(fork, while_other_threads_are_at_work) {
+  NEEDS_THREADS_IN_THE_CHILD();
+  pthread_t workers[2];
+  for (int i = 0; i < 2; i++) cr_assert_eq(pthread_create(&workers[i], NULL, work, NULL), 0);
+  for (int round = 0; round < 30; round++) {
+    int status = -1;
+    pid_t child = fork();
+    if (child == 0) {
+      alarm(60);
+      rctx_after_fork_child();
+      everything_but_threads_works(NULL);
+      RCTX_SCOPED rctx *timed = rctx_with_timeout(rctx_background(), MS);
+      REQUIRE(rctx_wait(timed, INT64_MAX) == -ETIMEDOUT);
+      _exit(0);
+    }
+    cr_assert_eq(waitpid(child, &status, 0), child);
+    cr_assert_eq(status, 0, "round %d: the child ended with status %x", round, status);
+  }
+  atomic_store(&stop_working, true);
+  for (int i = 0; i < 2; i++) pthread_join(workers[i], NULL);
+}
+
+Test(fork, a_child_that_only_leaves_needs_nothing) {
+  RCTX_SCOPED rctx *held = rctx_with_timeout(rctx_background(), 3600 * SECOND);
+  int status = -1;
+  pid_t child = fork();
+  if (child == 0) _exit(7);
+  cr_assert_eq(waitpid(child, &status, 0), child);
+  cr_assert_eq(WEXITSTATUS(status), 7);
+  cr_assert_eq(rctx_err(held), 0);
+}
