@@ -21,6 +21,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
+#include <sys/resource.h>
 #include <sys/signalfd.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -109,6 +110,14 @@ static void drain(struct server *server) {
   for (int64_t i = 0; i < server->nworkers; i++) worker_join(&server->workers[i]);
 }
 
+static void raise_descriptor_limit(void) {
+  struct rlimit limit;
+  if (getrlimit(RLIMIT_NOFILE, &limit) == 0) {
+    limit.rlim_cur = limit.rlim_max;
+    setrlimit(RLIMIT_NOFILE, &limit);
+  }
+}
+
 /* ---- beginning and end ------------------------------------------------------------------------------------------- */
 
 static bool start_workers(struct server *server) {
@@ -147,6 +156,7 @@ int main(int argc, char **argv) {
   bool done;
   int wrong = options_parse(argc, argv, &server.options, &done);
   if (wrong || done) return wrong;
+  raise_descriptor_limit();
   server.signal_fd = open_signals();
   curl_global_init(CURL_GLOBAL_DEFAULT);
   if (!log_open(server.options.access_log, server.options.verbose)) return 1;

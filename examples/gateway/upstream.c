@@ -10,7 +10,7 @@
  * (microseconds), how it ended, the budget it was told (ms, -1: none). Whether somebody still waited for that work is for the
  * reader to say: only the client's side knows when it left.
  *
- *   GET /NAME[?user=...]   the service          GET /control?median_ms=..&fail_percent=..   change any setting (see settings[])
+ *   GET /NAME[?user=NAME]  the service          GET /control?median_ms=..&fail_percent=..   change any setting (see settings[])
  *   GET /stats             what it has done
  */
 #include "clock.h"
@@ -34,19 +34,7 @@ enum end { END_DONE, END_FAILED, END_CALLER_GONE, END_BUDGET, ENDS };
 static const char *const end_names[ENDS] = {"done", "failed", "caller-gone", "out-of-budget"};
 
 /* What can be set by option and by /control. */
-enum {
-  MEDIAN_MS,
-  SPREAD_PERCENT,
-  SLOW_PERCENT,
-  SLOW_MS,
-  FAIL_PERCENT,
-  FAIL_MS,
-  STEP_MS,
-  HEED_BUDGET,
-  USER_MS,
-  SEED,
-  NSETTINGS
-};
+enum { MEDIAN_MS, SPREAD_PERCENT, SLOW_PERCENT, SLOW_MS, FAIL_PERCENT, FAIL_MS, STEP_MS, HEED_BUDGET, SEED, NSETTINGS };
 static struct {
   const char *name;
   int64_t value, max;
@@ -57,9 +45,8 @@ static struct {
     [SLOW_MS] = {"slow_ms", 500, 60000},            /* ... take so long instead */
     [FAIL_PERCENT] = {"fail_percent", 0, 100},      /* so many calls answer 500 ... */
     [FAIL_MS] = {"fail_ms", 5, 60000},              /* ... after so long */
-    [STEP_MS] = {"step_ms", 5, 1000},
+    [STEP_MS] = {"step_ms", 2, 1000},
     [HEED_BUDGET] = {"heed_budget", 1, 1},
-    [USER_MS] = {"user_ms", 1000, 60000}, /* how long it takes for the user with the huge account */
     [SEED] = {"seed", 1, INT64_MAX},
 };
 
@@ -84,8 +71,6 @@ struct call {
   char trace_id[TRACE_ID_MAX + 1];
 };
 
-static const char huge_user[] = "huge";
-
 /* ---- the distribution -------------------------------------------------------------------------------------------- */
 
 static int64_t draw(int64_t below) { /* splitmix64 */
@@ -95,11 +80,11 @@ static int64_t draw(int64_t below) { /* splitmix64 */
   return (int64_t)((z ^ (z >> 31)) % (uint64_t)below);
 }
 
-static int64_t draw_work_ns(bool huge, bool *fails) {
+static int64_t draw_work_ns(int64_t user_ms, bool *fails) {
   int64_t median_us = settings[MEDIAN_MS].value * 1000, spread_us = median_us * settings[SPREAD_PERCENT].value / 100;
   *fails = draw(100) < settings[FAIL_PERCENT].value;
   if (*fails) return settings[FAIL_MS].value * NS_PER_MS;
-  if (huge) return settings[USER_MS].value * NS_PER_MS;
+  if (user_ms) return user_ms * NS_PER_MS;
   if (draw(100) < settings[SLOW_PERCENT].value) return settings[SLOW_MS].value * NS_PER_MS;
   return (median_us - spread_us + draw(2 * spread_us + 1)) * NS_PER_US;
 }
@@ -195,9 +180,14 @@ static void read_headers(struct call *call) {
     call->budget_end_ns = call->started_ns + call->budget_ms * NS_PER_MS;
 }
 
-static bool is_huge(struct evhttp_request *http) {
+/* The user takes-1500 has an account of a size that takes 1,500 ms. 0: an ordinary user. */
+static int64_t work_of_user_ms(struct evhttp_request *http) {
+  static const char prefix[] = "user=takes-";
   const char *query = evhttp_uri_get_query(evhttp_request_get_evhttp_uri(http));
-  return query && strncmp(query, "user=", 5) == 0 && strcmp(query + 5, huge_user) == 0;
+  int64_t ms = 0;
+  if (!query || strncmp(query, prefix, sizeof prefix - 1) || !parse_whole(query + sizeof prefix - 1, &ms) || ms > 60000)
+    return 0;
+  return ms;
 }
 
 static void serve(struct evhttp_request *http, void *arg) {
@@ -209,7 +199,7 @@ static void serve(struct evhttp_request *http, void *arg) {
   }
   call->http = http;
   call->started_ns = clock_ns();
-  call->planned_ns = draw_work_ns(is_huge(http), &call->fails);
+  call->planned_ns = draw_work_ns(work_of_user_ms(http), &call->fails);
   call->hangup = (struct hangup_watch){.fd = -1, .on_hangup = caller_gone, .arg = call};
   read_headers(call);
   service.running++;
