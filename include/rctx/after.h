@@ -5,8 +5,8 @@
  * is quiet: stopped, or its callback has returned and the library has let go. Only then may it be freed or used again.
  * Zero-initialise it before its first use.
  *
- *   registered ──end──> queued (loop, executor) ──> running ──> ran (quiet)
- *       └── stop ──> stopped (quiet)   └── stop ──> stopped (loop and library thread; an executor can not give it back)
+ *   registered --end--> queued (loop, library's thread) or submitted (executor) --> running --> ran (quiet)
+ *        \-- stop --> stopped (quiet)   queued --stop--> stopped; an executor can not give it back
  *
  * Promises cited below:
  *   [AFTER-1] The callback runs exactly once, or never and then some stop returned true: exactly one of the two. (A loop

@@ -39,7 +39,11 @@
 #endif
 
 #define RCTX_API __attribute__((visibility("default")))
+#ifdef RCTX_BUILDING
+#define RCTX_NONNULL(...)
+#else
 #define RCTX_NONNULL(...) __attribute__((nonnull(__VA_ARGS__)))
+#endif
 #define RCTX_MUST_CHECK __attribute__((warn_unused_result))
 
 RCTX_BEGIN_DECLS

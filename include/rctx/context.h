@@ -149,7 +149,11 @@ struct rctx_spec {
 };
 
 /** RCTX_BUDGET - a timeout that was computed and may have come out as 0: then it means "ended", not "none". */
-#define RCTX_BUDGET(ns) (__extension__({ int64_t rctx__ns = (ns); rctx__ns ? rctx__ns : (int64_t)-1; }))
+#define RCTX_BUDGET(ns)                                                                                                \
+  (__extension__({                                                                                                     \
+    int64_t rctx__ns = (ns);                                                                                           \
+    rctx__ns ? rctx__ns : (int64_t)-1;                                                                                 \
+  }))
 
 /**
  * rctx_derive - a whole request context in one node and one call: cancel, deadline, several values, name.
@@ -224,8 +228,10 @@ RCTX_API void rctx_unref(const rctx *ctx) RCTX_NONNULL(1);
 
 RCTX_API int rctx__null_context(const char *function); /* internal: what a NULL does */
 #if defined(__clang__)
-#define RCTX__DIAGNOSE_NULL(arg) __attribute__((diagnose_if(!(arg), "NULL passed where a context is required", "warning")))
+#define RCTX__DIAGNOSE_NULL(arg)                                                                                       \
+  __attribute__((diagnose_if(!(arg), "NULL passed where a context is required", "warning")))
 #define RCTX__SEE_NULL(arg) ((void)0)
+RCTX_API void rctx__null_seen(void);
 #else
 #define RCTX__DIAGNOSE_NULL(arg)
 RCTX_API void rctx__null_seen(void) __attribute__((warning("NULL passed where a context is required")));

@@ -99,12 +99,12 @@ RCTX_API size_t rctx_trim(rctx_manager *manager) RCTX_NONNULL(1);
 
 /** struct rctx_stats - a count of a moment; exact when nothing else runs. */
 struct rctx_stats {
-  size_t contexts;     /* derived and not gone yet (with those kept only by children or references) */
-  size_t timers;       /* armed */
-  size_t deferred;     /* waiting for a grace period */
-  size_t callbacks;    /* running, or queued on the callback thread */
-  size_t threads;      /* started by this manager and alive */
-  size_t bytes;        /* taken from the allocator */
+  size_t contexts;  /* derived and not gone yet (with those kept only by children or references) */
+  size_t timers;    /* armed */
+  size_t deferred;  /* waiting for a grace period */
+  size_t callbacks; /* running, or queued on the callback thread */
+  size_t threads;   /* started by this manager and alive */
+  size_t bytes;     /* taken from the allocator */
 };
 RCTX_API void rctx_stats(const rctx_manager *manager, struct rctx_stats *stats) RCTX_NONNULL(1, 2);
 

@@ -101,7 +101,7 @@ RCTX_API size_t rctx__print_string(const void *value, char *buf, size_t size);
 #define RCTX__FITS static_assert
 #else
 #define RCTX__PRINTER(type)                                                                                            \
-  _Generic((type *)0, char **: rctx__print_string, const char **: rctx__print_string, default: NULL)
+  _Generic((type *)0, char ** : rctx__print_string, const char ** : rctx__print_string, default : NULL)
 #define RCTX__FITS _Static_assert
 #endif
 

@@ -22,8 +22,8 @@ RCTX_API int rctx_wait(const rctx *ctx, int64_t until_ns) RCTX_NONNULL(1);
 /**
  * rctx_fd - a descriptor that polls readable (POLLIN) once the context has ended, and stays so.
  *
- * Made at the first call (an eventfd), the same at every later one; of a value context it is that of the nearest
- * ancestor that can be cancelled by itself. Owned by the context, closed when it is gone: do not read, write or close it.
+ * Made at the first call (an eventfd), the same at every later one; each context has its own, value contexts too, since
+ * their owner can end them. Owned by the context, closed when it is gone: do not read, write or close it.
  *
  * Returns: the descriptor, or -ENOTSUP if the context can never end (poll(2) skips negative descriptors), -ENOMEM,
  *          -EMFILE and what else eventfd(2) reports. A failed call changes nothing and may be tried again.

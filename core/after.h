@@ -1,0 +1,36 @@
+/* after.h - the states of a registration, shared by after.c (which owns them) and loop.c (which queues and runs). */
+#ifndef RCTX_CORE_AFTER_H
+#define RCTX_CORE_AFTER_H
+
+#include "platform.h"
+
+#include <rctx/after.h>
+
+enum rctx__after_state {
+  AFTER_IDLE = 0, /* quiet: never registered */
+  AFTER_ARMED,    /* in its context's list */
+  AFTER_NEVER,    /* registered on a context that can not end: in no list */
+  AFTER_MOVING,   /* claimed by the thread that fires it, on its way to a queue or to running: for a few instructions */
+  AFTER_QUEUED,   /* in a queue */
+  AFTER_SUBMITTED, /* an executor has it */
+  AFTER_RUNNING,
+  AFTER_STOPPING, /* claimed by a stop, still in the list it was in: for a few instructions */
+  AFTER_RAN,      /* quiet */
+  AFTER_STOPPED,  /* quiet */
+  AFTER_DROPPED,  /* quiet: its loop was destroyed; the first stop still returns true */
+  AFTER_STATE = 0xff,
+  AFTER_WAITED = 0x100, /* beside SUBMITTED or RUNNING: somebody sleeps on the word */
+  AFTER_NOTICE = 0x200  /* beside them: the quiet callback is set */
+};
+
+static inline _Atomic uint32_t *rctx__after_state(struct rctx_after *after) {
+  return (_Atomic uint32_t *)(void *)&after->rctx__state;
+}
+
+/** Run a callback: its state is RUNNING and the calling thread its runner. The registration is quiet afterwards. */
+void rctx__after_run(struct rctx_after *after);
+
+/** True inside a callback that the library runs on this thread. */
+bool rctx__in_callback(void);
+
+#endif

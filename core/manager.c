@@ -1,0 +1,264 @@
+/*
+ * manager.c - making, driving and destroying managers; the deferred list; fork.
+ *
+ * Lifetime: a manager outlives its contexts (destroy refuses otherwise) and everything deferred or running (destroy
+ * quiesces first). The default manager is static and never destroyed.
+ * Fork: an atfork handler, installed with the first heap, takes the registry mutex, liburcu's door (rcu.c) and every
+ * manager's short locks, so that in the child these are free and the wheels and pools whole.
+ */
+#define _GNU_SOURCE
+#include "manager.h"
+
+#include "after.h"
+#include "rcu.h"
+
+#include <pthread.h>
+#include <string.h>
+
+enum { DEFERRED_MAX = 256, POLL_NS = 100000 };
+
+#define ROOT(manager_)                                                                                                 \
+  {                                                                                                                    \
+    .state = STATE_ENDLESS | STATE_WALKED, .refs = 1, .manager = (manager_), .deadline_ns = INT64_MAX,                 \
+    .kind = NODE_ROOT                                                                                                  \
+  }
+
+struct rctx_manager rctx__default_manager = {
+    .root = ROOT(&rctx__default_manager),
+    .memory = RCTX__MEMORY_INIT,
+    .timers = RCTX__TIMERS_INIT(TICK_DEFAULT_NS),
+    .callbacks = {.fd = -1, .refs = 1},
+};
+static struct rctx todo = ROOT(&rctx__default_manager);
+
+const rctx *rctx_background(void) { return &rctx__default_manager.root; }
+const rctx *rctx_todo(void) { return &todo; }
+rctx_manager *rctx_manager_default(void) { return &rctx__default_manager; }
+
+/* ---- the list of managers, and fork ------------------------------------------------------------------------------ */
+
+static struct rctx_manager *all_managers; /* registry mutex */
+
+static void each_short_lock(void (*act)(rctx__lock *lock)) {
+  for (struct rctx_manager *m = all_managers; m; m = m->next) {
+    for (int c = 0; c < CLASSES; c++) act(&m->memory.pools[c].lock);
+    struct rctx__shard *shards = load_relaxed(&m->timers.shards); /* written under the registry mutex */
+    for (unsigned i = 0; shards && i < m->timers.shard_count; i++) act(&shards[i].lock);
+    act(&m->callbacks.lock);
+    act(&m->deferred_lock);
+  }
+}
+
+static void before_fork(void) {
+  rctx__registry_lock();
+  rctx__rcu_before_fork();
+  each_short_lock(rctx__take);
+}
+
+static void after_fork(void) {
+  each_short_lock(rctx__unlock);
+  rctx__rcu_after_fork();
+  rctx__registry_unlock();
+}
+
+static void install_fork_handlers(void) { pthread_atfork(before_fork, after_fork, after_fork); }
+
+void rctx__manager_list_locked(struct rctx_manager *manager) {
+  static pthread_once_t once = PTHREAD_ONCE_INIT;
+  pthread_once(&once, install_fork_handlers);
+  if (load_relaxed(&manager->listed)) return; /* under the registry mutex */
+  store_relaxed(&manager->listed, 1U);        /* as above */
+  manager->next = all_managers;
+  all_managers = manager;
+}
+
+static void unlist(struct rctx_manager *manager) {
+  rctx__registry_lock();
+  for (struct rctx_manager **at = &all_managers; *at; at = &(*at)->next) {
+    if (*at == manager) {
+      *at = manager->next;
+      break;
+    }
+  }
+  rctx__registry_unlock();
+}
+
+void rctx_after_fork_child(void) {
+  rctx__rcu_forget_readers();
+  for (struct rctx_manager *m = all_managers; m; m = m->next) { /* one thread: nothing to order */
+    rctx__timers_after_fork(m);
+    store_relaxed(&m->running, 0U);
+    if (!load_relaxed(&m->callback_thread_on)) continue;
+    store_relaxed(&m->callback_thread_on, 0U);
+    rctx__callback_thread_start(m); /* if it can not be had now, the next registration tries again */
+  }
+}
+
+/* ---- the callback thread ----------------------------------------------------------------------------------------- */
+
+static void run_callbacks(void *arg) {
+  struct rctx_manager *manager = arg;
+  for (;;) {
+    uint32_t sequence = load_seq_cst(&manager->callbacks.sequence); /* partner: rctx__queue_signal() */
+    if (load_acquire(&manager->stopping)) return;                   /* partner: rctx_manager_destroy() */
+    if (rctx__queue_drain(&manager->callbacks, SIZE_MAX) == 0) {
+      rctx__futex_wait(&manager->callbacks.sequence, sequence, RCTX__NEVER);
+    }
+  }
+}
+
+int rctx__callback_thread_start(struct rctx_manager *manager) {
+  if (likely(load_acquire(&manager->callback_thread_on))) return 0; /* partner: the store below */
+  int rc = 0;
+  rctx__registry_lock();
+  if (!load_relaxed(&manager->callback_thread_on)) { /* written under this mutex */
+    rc = rctx__thread_start(&manager->callback_thread, "rctx-callbacks", run_callbacks, manager);
+    if (rc == 0) store_release(&manager->callback_thread_on, 1U);
+  }
+  rctx__registry_unlock();
+  return rc;
+}
+
+/* ---- deferred memory --------------------------------------------------------------------------------------------- */
+
+static void reclaim(struct rctx_manager *manager, bool block) {
+  add_relaxed(&manager->running, 1U); /* quiesce waits for what we are about to hold */
+  rctx__take(&manager->deferred_lock);
+  rctx *list = manager->deferred;
+  manager->deferred = NULL;
+  store_relaxed(&manager->deferred_count, 0U); /* under the lock */
+  rctx__unlock(&manager->deferred_lock);
+  if (list && !rctx__rcu_wait(block)) { /* later */
+    uint32_t n = 1;
+    rctx *last = list;
+    for (; last->link; last = last->link) n++;
+    rctx__take(&manager->deferred_lock);
+    last->link = manager->deferred;
+    manager->deferred = list;
+    store_relaxed(&manager->deferred_count, load_relaxed(&manager->deferred_count) + n); /* under the lock */
+    rctx__unlock(&manager->deferred_lock);
+    list = NULL;
+  }
+  for (rctx *next; list; list = next) {
+    next = list->link;
+    rctx__node_free(list);
+  }
+  sub_acq_rel(&manager->running, 1U); /* partner: rctx_quiesce() */
+}
+
+void rctx__defer(struct rctx *node) {
+  struct rctx_manager *manager = node->manager;
+  rctx__take(&manager->deferred_lock);
+  node->link = manager->deferred;
+  manager->deferred = node;
+  uint32_t count = load_relaxed(&manager->deferred_count) + 1; /* under the lock */
+  store_relaxed(&manager->deferred_count, count);
+  rctx__unlock(&manager->deferred_lock);
+  if (count >= DEFERRED_MAX && count % DEFERRED_MAX == 0) reclaim(manager, false);
+}
+
+/* ---- quiesce, trim, statistics ----------------------------------------------------------------------------------- */
+
+static bool quiet(const struct rctx_manager *manager) {
+  return load_acquire(&manager->running) == 0 && /* partner: the give-backs of running */
+         load_relaxed(&manager->callbacks.length) == 0 && load_relaxed(&manager->deferred_count) == 0;
+}
+
+int rctx_quiesce(rctx_manager *manager, int64_t until_ns) {
+  if (misused(manager == NULL, "manager is NULL")) return -EINVAL;
+  if (rctx__in_callback()) return -EDEADLK;
+  for (;;) {
+    if (load_relaxed(&manager->deferred_count) > 0) reclaim(manager, true); /* a hint; quiet() decides */
+    if (quiet(manager)) return 0;
+    int64_t now_ns = rctx__monotonic_ns();
+    if (now_ns >= until_ns) return -ETIMEDOUT;
+    uint32_t running = load_relaxed(&manager->running); /* nobody wakes us: only the nap counts */
+    rctx__futex_wait(&manager->running, running, now_ns + POLL_NS);
+  }
+}
+
+size_t rctx_trim(rctx_manager *manager) {
+  if (misused(manager == NULL, "manager is NULL")) return 0;
+  if (load_relaxed(&manager->deferred_count) > 0) reclaim(manager, false); /* a hint */
+  return rctx__memory_trim(manager);
+}
+
+void rctx_stats(const rctx_manager *manager, struct rctx_stats *stats) {
+  if (misused(manager == NULL, "manager is NULL") || misused(stats == NULL, "stats is NULL")) return;
+  int64_t contexts = rctx__memory_contexts(manager);
+  /* Counts of a moment: nothing is ordered by them. */
+  uint32_t threads = load_relaxed(&manager->timers.thread_on) + load_relaxed(&manager->callback_thread_on);
+  *stats = (struct rctx_stats){.contexts = contexts > 0 ? (size_t)contexts : 0,
+                               .timers = rctx__timers_armed(manager),
+                               .deferred = load_relaxed(&manager->deferred_count),
+                               .callbacks = load_relaxed(&manager->running) + load_relaxed(&manager->callbacks.length),
+                               .threads = threads,
+                               .bytes = load_relaxed(&manager->memory.bytes)};
+}
+
+/* ---- create and destroy ------------------------------------------------------------------------------------------ */
+
+static bool options_valid(const struct rctx_manager_options *options) {
+  if (options->now && options->drive != RCTX_DRIVE_EMBEDDER) return false;
+  if (options->drive != RCTX_DRIVE_THREAD && options->drive != RCTX_DRIVE_EMBEDDER) return false;
+  if ((options->allocator.alloc == NULL) != (options->allocator.free == NULL)) return false;
+  return options->tick_ns == 0 || (options->tick_ns >= TICK_MIN_NS && options->tick_ns <= TICK_MAX_NS);
+}
+
+int rctx_manager_create(const struct rctx_manager_options *options, rctx_manager **manager) {
+  if (misused(options == NULL, "options is NULL") ||
+      misused(manager == NULL, "manager is NULL (expected where to write it)")) {
+    return -EINVAL;
+  }
+  if (!options_valid(options)) return -EINVAL;
+  struct rctx_manager *made = NULL;
+  if (posix_memalign((void **)&made, 128, sizeof *made) != 0) return -ENOMEM;
+  int64_t tick_ns = options->tick_ns ? options->tick_ns : TICK_DEFAULT_NS;
+  memset(made, 0, sizeof *made);
+  made->root = (struct rctx)ROOT(made);
+  made->memory = (struct rctx__memory)RCTX__MEMORY_INIT;
+  made->memory.allocator = options->allocator;
+  made->memory.uncached |= options->uncached;
+  made->timers = (struct rctx__timers)RCTX__TIMERS_INIT(tick_ns);
+  made->timers.drive = options->drive;
+  made->timers.clock = options->now;
+  made->timers.clock_arg = options->now_arg;
+  made->timers.kick = options->kick;
+  made->timers.kick_arg = options->kick_arg;
+  made->callbacks = (struct rctx__queue){.fd = -1, .refs = 1};
+  *manager = made;
+  return 0;
+}
+
+int rctx_manager_destroy(rctx_manager *manager) {
+  if (misused(manager == NULL, "manager is NULL") || manager == &rctx__default_manager) return -EINVAL;
+  if (rctx__in_callback()) return -EDEADLK;
+  if (rctx__memory_contexts(manager) > 0) return -EBUSY;
+  rctx_quiesce(manager, INT64_MAX);
+  if (load_relaxed(&manager->callback_thread_on)) { /* nobody else uses the manager any more */
+    store_release(&manager->stopping, 1U);          /* partner: run_callbacks() */
+    add_seq_cst(&manager->callbacks.sequence, 1U);  /* as rctx__queue_signal() */
+    rctx__futex_wake_all(&manager->callbacks.sequence);
+    rctx__thread_join(&manager->callback_thread);
+  }
+  rctx__timers_fini(manager);
+  rctx__memory_fini(manager);
+  unlist(manager);
+  free(manager);
+  return 0;
+}
+
+const rctx *rctx_manager_background(const rctx_manager *manager) {
+  if (misused(manager == NULL, "manager is NULL")) return rctx_background();
+  return &manager->root;
+}
+
+rctx_manager *rctx_manager_of(const rctx *ctx) {
+  if (misused(ctx == NULL, "ctx is NULL (expected a context)")) return NULL;
+  return ctx->manager;
+}
+
+int64_t rctx_manager_now(const rctx_manager *manager) {
+  if (misused(manager == NULL, "manager is NULL")) return -EINVAL;
+  return rctx__now(manager);
+}

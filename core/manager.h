@@ -1,0 +1,45 @@
+/*
+ * manager.h - what a manager is made of. Each part is used by its own file; manager.c makes, drives and destroys the whole.
+ */
+#ifndef RCTX_CORE_MANAGER_H
+#define RCTX_CORE_MANAGER_H
+
+#include "memory.h"
+#include "platform.h"
+#include "queue.h"
+#include "timer.h"
+#include "tree.h"
+
+#include <rctx/manager.h>
+
+struct rctx_manager {
+  struct rctx root; /* background: never changes */
+  struct rctx__memory memory;
+  struct rctx__timers timers;
+  struct rctx__queue callbacks;        /* of rctx_after(): drained by one thread */
+  struct rctx__thread callback_thread; /* registry mutex */
+  _Atomic uint32_t callback_thread_on; /* written under the registry mutex */
+  _Atomic uint32_t stopping;           /* the callback thread is asked to leave */
+  rctx__lock deferred_lock;
+  struct rctx *deferred;           /* deferred_lock: dead nodes that wait for a grace period, through link */
+  _Atomic uint32_t deferred_count; /* written under deferred_lock; read as a hint */
+  _Atomic uint32_t running;        /* callbacks under way, and reclaims; quiesce polls it */
+  _Atomic uint32_t listed;         /* written under the registry mutex: it is in the list below */
+  struct rctx_manager *next;       /* registry mutex: all managers, for fork */
+};
+
+extern struct rctx_manager rctx__default_manager;
+
+static inline int64_t rctx__now(const struct rctx_manager *manager) {
+  return likely(manager->timers.clock == NULL) ? rctx__monotonic_ns()
+                                               : manager->timers.clock(manager->timers.clock_arg);
+}
+
+/** Put it into the list of managers, once: from the first heap on. Registry mutex held. */
+void rctx__manager_list_locked(struct rctx_manager *manager);
+/** Hand a dead node to the next grace period. */
+void rctx__defer(struct rctx *node);
+/** Start the callback thread unless it runs. Returns 0 or -errno. */
+int rctx__callback_thread_start(struct rctx_manager *manager);
+
+#endif

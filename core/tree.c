@@ -1,0 +1,553 @@
+/*
+ * tree.c - link, mark, walk, leave, drop: all the concurrency of the tree is in this file.
+ *
+ * One word per node, node->state, is what rctx_err() reads, what ends the node (a compare-and-swap from live), and the lock
+ * of the node's inline child list: who splices sets STATE_LOCKED; until it stores the new value nobody else changes the word.
+ * So a mark can not overlap a splice, and whoever splices knows the node's state for as long as it splices.
+ *
+ *   live --mark--> ended, walkers = 1 --walk done--> ended, WALKED        (a node without CHILDREN goes straight to WALKED)
+ *                     |      ^
+ *                     \help--/  another cancel that finds it ended but not WALKED walks it too: walkers + 1
+ *   handle dropped with children left: DROPPED; the last child to leave releases it
+ *
+ * Who does what, exactly once:
+ *   ends a node       whoever's CAS moves state from live (mark()): cancel, expiry, or a walk from above. First wins.
+ *   notifies it       the same thread, after its whole walk; it has pinned the node when it marked it.
+ *   frees it          whoever gives the last reference up (rctx__give_up() returned true) or, for a DROPPED node, the child
+ *                     that leaves last. A live or ended child's link is its reference on its parent.
+ *
+ * When memory may be reused (leave()): a walk that is inside the lists of a parent may stand on a child that leaves.
+ *   parent live            no walk is inside (a walk marks first, and marking needs the lock we hold): at once
+ *   parent ended, WALKED   the last walk has left and none will come: at once
+ *   otherwise              after a grace period (rcu): a walk runs inside one read section
+ * A walk needs a child's next and parent after it has been deeper below it; leave() keeps both, and by the rule above the memory
+ * stays, since the parent is not WALKED while a walk is anywhere below it.
+ *
+ * Stripes: a parent whose lock is found taken often gets one list per few threads, each with a lock of its own. Those who
+ * splice there read the parent's state under the stripe's lock; a walk, having marked, takes and drops every stripe's
+ * lock before it reads the lists: a splice is either before that (the walk sees it) or after (it sees the mark).
+ *
+ * Locks: a node's state lock; then its stripes in order, then a queue's lock. Only rctx__count_below() holds two nodes' locks:
+ * parent, then child. Nothing under them allocates, calls out or enters the kernel.
+ * Models: tests/model/tree_*.pml. Walks are iterative: child, next, parent; no stack, no queue.
+ */
+#include "tree.h"
+
+#include "manager.h"
+#include "rcu.h"
+#include "value.h"
+
+#include <string.h>
+
+enum { CONTENDED_ENOUGH = 8, STRIPES_MIN = 8, STRIPES_MAX = 64 };
+
+/* ---- the word ---------------------------------------------------------------------------------------------------- */
+
+COLD uint32_t rctx__state_lock_slow(rctx *node) {
+  unsigned tries = 0;
+  for (;;) {
+    uint32_t s = load_relaxed(&node->state); /* a guess: the CAS decides */
+    if (s & STATE_LOCKED) {
+      rctx__back_off(&node->state, s, &tries);
+    } else if (cas_acquire(&node->state, &s, s | STATE_LOCKED)) { /* partner: rctx__state_unlock() */
+      return s;
+    }
+  }
+}
+
+/* As rctx__state_lock(), and tells whether somebody was in the way. */
+static inline uint32_t lock_noting(rctx *node, bool *contended) {
+  uint32_t s = load_relaxed(&node->state); /* a guess: the CAS decides */
+  *contended = false;
+  if (likely(!(s & STATE_LOCKED)) && likely(cas_acquire(&node->state, &s, s | STATE_LOCKED))) return s;
+  *contended = true;
+  return rctx__state_lock_slow(node);
+}
+
+bool rctx__pin(rctx *node) {
+  uint32_t refs = load_relaxed(&node->refs); /* a guess: the CAS decides */
+  while (refs != 0) {
+    if (cas_relaxed(&node->refs, &refs, refs + 1)) return true; /* as rctx__ref(): nothing to order */
+  }
+  return false;
+}
+
+struct rctx__ext *rctx__ext_get(rctx *node) {
+  struct rctx__ext *ext = load_acquire(&node->ext); /* partner: the store below */
+  if (ext) return ext;
+  struct rctx__ext *fresh = rctx__raw_alloc(node->manager, sizeof *fresh, _Alignof(struct rctx__ext));
+  if (fresh == NULL) return NULL;
+  *fresh = (struct rctx__ext){.fd = -1};
+  uint32_t s = rctx__state_lock(node);
+  ext = load_relaxed(&node->ext); /* written under this lock only */
+  if (ext == NULL) {
+    store_release(&node->ext, fresh); /* partners: the acquire loads of node->ext */
+    ext = fresh;
+    fresh = NULL;
+  }
+  rctx__state_unlock(node, s);
+  if (fresh) rctx__raw_free(node->manager, fresh, sizeof *fresh);
+  return ext;
+}
+
+/* ---- stripes ----------------------------------------------------------------------------------------------------- */
+
+static inline struct rctx__stripe *stripes_of(const rctx *node, unsigned *count) {
+  struct rctx__ext *ext = load_acquire(&node->ext); /* partner: rctx__ext_get() */
+  if (likely(ext == NULL)) return NULL;
+  struct rctx__stripe *stripes = load_acquire(&ext->stripes); /* partner: stripes_make() */
+  if (stripes) *count = ext->stripe_count;
+  return stripes;
+}
+
+static COLD void stripes_make(rctx *node) {
+  struct rctx__ext *ext = rctx__ext_get(node);
+  if (ext == NULL) return;
+  unsigned count = STRIPES_MIN;
+  while (count < 4 * rctx__cpu_count() && count < STRIPES_MAX) count *= 2;
+  struct rctx__stripe *fresh = rctx__raw_alloc(node->manager, count * sizeof *fresh, CACHE_LINE);
+  if (fresh == NULL) return;
+  memset(fresh, 0, count * sizeof *fresh);
+  uint32_t s = rctx__state_lock(node);
+  if (!rctx__done(s) && load_relaxed(&ext->stripes) == NULL) { /* written under this lock only */
+    ext->stripe_count = count;
+    store_release(&ext->stripes, fresh); /* partner: stripes_of() */
+    fresh = NULL;
+    s |= STATE_CHILDREN; /* for good: children come and go without touching this word */
+  }
+  rctx__state_unlock(node, s);
+  if (fresh) rctx__raw_free(node->manager, fresh, count * sizeof *fresh);
+}
+
+static void stripes_lock_all(struct rctx__stripe *stripes, unsigned count) {
+  for (unsigned i = 0; i < count; i++) rctx__take(&stripes[i].lock);
+}
+static void stripes_unlock_all(struct rctx__stripe *stripes, unsigned count) {
+  for (unsigned i = count; i-- > 0;) rctx__unlock(&stripes[i].lock);
+}
+
+/* ---- link -------------------------------------------------------------------------------------------------------- */
+
+/* How a child ends that is ended by a parent in this state. */
+static inline uint32_t inherited(uint32_t parent_state, const rctx *parent, const rctx *child) {
+  uint32_t how = (parent_state & STATE_ERR) | ORIGIN_PARENT;
+  if (unlikely(parent_state & STATE_TIMED_OUT) && child->manager == parent->manager) how |= STATE_TIMED_OUT;
+  return how;
+}
+
+/* The list's lock is held. Children read `children` and `next` without it: relaxed, since a walk's mark (or its pass through
+ * the stripe's lock) comes after the unlock that follows here. */
+static inline void splice_in(_Atomic(rctx *) *head, rctx *node) {
+  rctx *first = load_relaxed(head);
+  store_relaxed(&node->next, first);
+  node->pprev = head;
+  if (first) first->pprev = &node->next;
+  store_relaxed(head, node);
+}
+
+static inline void splice_out(rctx *node) {
+  rctx *next = load_relaxed(&node->next); /* kept in place for a walk that stands here */
+  store_relaxed(node->pprev, next);
+  if (next) next->pprev = node->pprev;
+}
+
+static inline void born(rctx *node, rctx *parent, uint32_t parent_state) {
+  if (unlikely(rctx__done(parent_state)) && !(load_relaxed(&node->state) & STATE_ENDLESS)) { /* not published yet */
+    uint32_t how = inherited(parent_state, parent, node) | STATE_WALKED;
+    uint32_t live = 0;
+    while (!cas_acq_rel(&node->state, &live, live | how)) { /* its own timer may have ended it: that came first */
+      if (rctx__done(live)) return;
+    }
+  }
+}
+
+static COLD void note_contention(rctx *parent) {
+  uint8_t before = load_relaxed(&parent->contended); /* stats: a lost update only delays the stripes */
+  if (before >= CONTENDED_ENOUGH) return;
+  store_relaxed(&parent->contended, (uint8_t)(before + 1));
+  if (before + 1 == CONTENDED_ENOUGH) stripes_make(parent);
+}
+
+static void link_striped(rctx *node, rctx *parent, struct rctx__stripe *stripes, unsigned count) {
+  const struct rctx__heap *heap = rctx__heap_here;
+  unsigned index = (heap ? heap->index : 0) & (count - 1);
+  node->stripe = (uint8_t)(index + 1);
+  rctx__take(&stripes[index].lock);
+  born(node, parent, load_acquire(&parent->state)); /* partner: mark(); the acquire also covers the parent's cause */
+  splice_in(&stripes[index].children, node);
+  rctx__unlock(&stripes[index].lock);
+}
+
+void rctx__link(rctx *node) {
+  rctx *parent = node->parent;
+  if (rctx__is_static(parent)) {
+    born(node, parent, load_relaxed(&parent->state)); /* const */
+    return;
+  }
+  unsigned count;
+  struct rctx__stripe *stripes = stripes_of(parent, &count);
+  if (unlikely(stripes != NULL)) {
+    link_striped(node, parent, stripes, count);
+    return;
+  }
+  bool contended;
+  uint32_t s = lock_noting(parent, &contended);
+  born(node, parent, s);
+  splice_in(&parent->children, node);
+  rctx__state_unlock(parent, s | STATE_CHILDREN);
+  if (unlikely(contended)) note_contention(parent);
+}
+
+/* ---- mark and walk ----------------------------------------------------------------------------------------------- */
+
+struct walk {
+  rctx *first, *last; /* pinned nodes to notify, through link, parents before children */
+};
+
+enum { MARKED = 1, DESCEND = 2 };
+
+/* End a node if it is live. MARKED: this call did. DESCEND: there are lists below that this call has entered (walkers + 1). */
+static inline unsigned mark(rctx *node, uint32_t how, struct walk *walk) {
+  unsigned tries = 0;
+  for (;;) {
+    uint32_t s =
+        load_acquire(&node->state); /* partner: the CAS below; what another walk marked is visible with WALKED */
+    if (unlikely(s & STATE_LOCKED)) {
+      rctx__back_off(&node->state, s, &tries);
+      continue;
+    }
+    if (unlikely(s & STATE_ENDLESS)) return 0;
+    uint32_t next = s | how | (s & STATE_CHILDREN ? STATE_WALKER : STATE_WALKED);
+    if (unlikely(rctx__done(s))) {
+      if (s & STATE_WALKED) return 0;
+      next = s + STATE_WALKER;
+      if (unlikely((s & STATE_WALKERS) == STATE_WALKERS)) { /* 255 walks at once: wait for one to leave */
+        rctx__back_off(&node->state, s, &tries);
+        continue;
+      }
+    }
+    if (!cas_acq_rel(&node->state, &s, next)) continue; /* partner: rctx_err() and every reader of the state */
+    if (unlikely(rctx__done(s))) return DESCEND;
+    rctx__timer_disarm(node);
+    if (unlikely(s & STATE_NOTIFY) && rctx__pin(node)) {
+      node->link = NULL;
+      if (walk->last) {
+        walk->last->link = node;
+      } else {
+        walk->first = node;
+      }
+      walk->last = node;
+    }
+    return MARKED | (s & STATE_CHILDREN ? DESCEND : 0U);
+  }
+}
+
+/* This walk has left the node's lists. Last touch: the node may be freed by others now, unless held. */
+static void leave_walk(rctx *node) {
+  unsigned tries = 0;
+  for (;;) {
+    uint32_t s = load_relaxed(&node->state); /* a guess: the CAS decides */
+    if (unlikely(s & STATE_LOCKED)) {
+      rctx__back_off(&node->state, s, &tries);
+      continue;
+    }
+    uint32_t next = s - STATE_WALKER;
+    if (!(next & STATE_WALKERS)) next |= STATE_WALKED;
+    if (cas_acq_rel(&node->state, &s, next)) return; /* partner: leave(), which may free children at once from now on */
+  }
+}
+
+/* The first child in list `from` (0: the inline one) or a later one. */
+static rctx *first_from(const rctx *parent, unsigned from) {
+  rctx *child = from == 0 ? load_relaxed(&parent->children) : NULL;
+  if (child) return child;
+  unsigned count = 0;
+  struct rctx__stripe *stripes = stripes_of(parent, &count);
+  for (unsigned i = from ? from - 1 : 0; stripes && i < count; i++) {
+    child = load_relaxed(&stripes[i].children);
+    if (child) return child;
+  }
+  return NULL;
+}
+
+static rctx *enter(rctx *parent) {
+  unsigned count = 0;
+  struct rctx__stripe *stripes = stripes_of(parent, &count);
+  for (unsigned i = 0; stripes && i < count; i++) { /* pass through: see the top of this file */
+    rctx__take(&stripes[i].lock);
+    rctx__unlock(&stripes[i].lock);
+  }
+  return first_from(parent, 0);
+}
+
+static inline rctx *sibling_after(const rctx *parent, const rctx *child) {
+  rctx *next = load_relaxed(&child->next);
+  return likely(next != NULL) ? next : first_from(parent, child->stripe + 1U);
+}
+
+/* Mark everything below top, whose lists this walk has entered. Inside a read section. */
+static void walk_below(rctx *top, struct walk *walk) {
+  rctx *parent = top;
+  uint32_t state = load_relaxed(&parent->state); /* ended: err and how never change again */
+  rctx *child = enter(parent);
+  for (;;) {
+    if (child) {
+      __builtin_prefetch((const void *)load_relaxed(&child->next), 1);
+      uint32_t how = inherited(state, parent, child);
+      /* Its own deadline is no later than the parent's, which has passed: that is what ends it, with its own cause. */
+      if (unlikely(how & STATE_TIMED_OUT) && (child->own & OWN_DEADLINE)) {
+        how = child->deadline_code | ORIGIN_OWN | STATE_TIMED_OUT;
+      }
+      if (mark(child, how, walk) & DESCEND) {
+        parent = child;
+        state = load_relaxed(&parent->state);
+        child = enter(parent);
+      } else {
+        child = sibling_after(parent, child);
+      }
+      continue;
+    }
+    rctx *up = parent->parent;
+    leave_walk(parent);
+    if (parent == top) return;
+    child = sibling_after(up, parent);
+    parent = up;
+    state = load_relaxed(&parent->state);
+  }
+}
+
+/* Wake and signal first, then call back: a slow callback delays no thread and no fd. */
+static void notify(const struct walk *walk) {
+  for (rctx *node = walk->first; node; node = node->link) {
+    uint32_t s = load_relaxed(&node->state);                              /* the flags can not change any more */
+    if (s & STATE_FD) rctx__eventfd_signal(load_acquire(&node->ext)->fd); /* partner: rctx__ext_get() */
+    if (s & STATE_WAIT) rctx__futex_wake_all(&node->state);
+  }
+  for (rctx *node = walk->first, *next; node; node = next) {
+    next = node->link;
+    if (load_relaxed(&node->state) & STATE_WATCH) rctx__fire(node); /* as above */
+    rctx__drop(node);
+  }
+}
+
+bool rctx__finish(rctx *node, uint32_t how) {
+  struct walk walk = {NULL, NULL};
+  unsigned marked = mark(node, how, &walk);
+  if (marked & DESCEND) {
+    bool registered = rctx__rcu_enter();
+    walk_below(node, &walk);
+    rctx__rcu_leave(registered);
+  }
+  if (unlikely(walk.first != NULL)) notify(&walk);
+  return marked & MARKED;
+}
+
+/* ---- leave and drop ---------------------------------------------------------------------------------------------- */
+
+static bool any_child(const rctx *node, struct rctx__stripe *stripes, unsigned count) {
+  if (load_relaxed(&node->children)) return true; /* all list locks are held */
+  for (unsigned i = 0; stripes && i < count; i++) {
+    if (load_relaxed(&stripes[i].children)) return true;
+  }
+  return false;
+}
+
+/* A striped parent whose handle is gone: who is last can only be told with all its lists locked, and unlinking must wait for
+ * that, since the link is what keeps the parent. */
+static COLD bool leave_dropped_striped(rctx *node, rctx *parent) {
+  unsigned count = 0;
+  uint32_t s = rctx__state_lock(parent);
+  struct rctx__stripe *stripes = stripes_of(parent, &count);
+  stripes_lock_all(stripes, count);
+  splice_out(node);
+  bool last = false;
+  if (!any_child(parent, stripes, count)) {
+    s &= ~STATE_DROPPED;
+    last = sub_acq_rel(&parent->refs, 1U) == 1; /* partner: every other give-up */
+  }
+  stripes_unlock_all(stripes, count);
+  rctx__state_unlock(parent, s);
+  return last;
+}
+
+static inline bool must_defer(uint32_t parent_state) {
+  return unlikely(rctx__done(parent_state)) && !(parent_state & STATE_WALKED);
+}
+
+/* Unlink a dead node from its parent. *defer: a walk may be standing on it. Returns true if that gave the parent's last
+ * reference up: the caller has to release the parent. */
+static inline bool leave(rctx *node, bool *defer) {
+  rctx *parent = node->parent;
+  *defer = false;
+  if (rctx__is_static(parent)) return false;
+  unsigned count = 0;
+  if (unlikely(node->stripe != 0)) {
+    struct rctx__stripe *stripe = &stripes_of(parent, &count)[node->stripe - 1];
+    rctx__take(&stripe->lock);
+    uint32_t s = load_acquire(&parent->state); /* partner: leave_walk() */
+    *defer = must_defer(s);
+    if (likely(!(s & STATE_DROPPED))) {
+      splice_out(node);
+      rctx__unlock(&stripe->lock);
+      return false;
+    }
+    rctx__unlock(&stripe->lock);
+    return leave_dropped_striped(node, parent);
+  }
+  bool contended;
+  uint32_t s = lock_noting(parent, &contended);
+  *defer = must_defer(s);
+  bool striped = stripes_of(parent, &count) != NULL;
+  if (unlikely(s & STATE_DROPPED) && striped) {
+    rctx__state_unlock(parent, s);
+    return leave_dropped_striped(node, parent);
+  }
+  splice_out(node);
+  bool last = false;
+  if (load_relaxed(&parent->children) == NULL && !striped) {                     /* under its lock */
+    if (unlikely(s & STATE_DROPPED)) last = sub_acq_rel(&parent->refs, 1U) == 1; /* partner: every other give-up */
+    s &= ~(STATE_CHILDREN | STATE_DROPPED);
+  }
+  rctx__state_unlock(parent, s);
+  return last;
+}
+
+/* With others who may hold references or add children: decide under the locks. */
+static COLD bool give_up_locked(rctx *node) {
+  unsigned count = 0;
+  uint32_t s = rctx__state_lock(node);
+  struct rctx__stripe *stripes = stripes_of(node, &count);
+  stripes_lock_all(stripes, count);
+  bool dead = false;
+  /* Acquire: what other holders did before they let go. Pins may still raise it; they give up here, too. */
+  if (load_acquire(&node->refs) == 1 && !(s & STATE_DROPPED) && any_child(node, stripes, count)) {
+    s |= STATE_DROPPED; /* the last reference is the children's now */
+  } else {
+    dead = sub_acq_rel(&node->refs, 1U) == 1; /* partner: itself, in other threads */
+  }
+  stripes_unlock_all(stripes, count);
+  rctx__state_unlock(node, s);
+  return dead;
+}
+
+bool rctx__give_up(rctx *node) {
+  uint32_t s = load_acquire(&node->state); /* partners: leave() clearing CHILDREN, mark() */
+  /* Nobody but the caller can reach it: no reference, no child, nothing registered that a walk would pin, no timer. */
+  bool sole = !(s & (STATE_CHILDREN | STATE_NOTIFY)) && load_acquire(&node->refs) == 1; /* partner: give_up_locked() */
+  if (likely(sole) && likely(rctx__timer_disarm(node))) {
+    store_relaxed(&node->refs, 0U); /* for a pin that a walk might try: there is none, but dead nodes have 0 */
+    return true;
+  }
+  return give_up_locked(node);
+}
+
+static void let_cause_go(rctx *node) {
+  uint32_t s = load_acquire(&node->state); /* partner: mark() */
+  if ((s & STATE_ORIGIN) != ORIGIN_LOCAL) return;
+  const struct rctx_cause *cause = load_relaxed(&node->cause); /* written before the mark */
+  if (cause->destroy) cause->destroy(cause);
+}
+
+void rctx__node_free(rctx *node) {
+  rctx_manager *manager = node->manager;
+  struct rctx__ext *ext = load_relaxed(&node->ext); /* nobody else has it */
+  if (unlikely(ext != NULL)) {
+    rctx__arena_free(node, ext);
+    struct rctx__stripe *stripes = load_relaxed(&ext->stripes); /* as above */
+    if (stripes) rctx__raw_free(manager, stripes, ext->stripe_count * sizeof *stripes);
+    rctx__raw_free(manager, ext, sizeof *ext);
+  }
+  rctx__values_free(node);
+  rctx__object_free(manager, CLASS_NODE, node);
+}
+
+void rctx__release(rctx *node) {
+  rctx *todo = NULL; /* contexts held through values_from whose last reference we gave up, through link */
+  for (;;) {
+    rctx__timer_disarm(node);
+    rctx__values_bury(node, &todo);
+    let_cause_go(node);
+    if (unlikely(load_relaxed(&node->state) & STATE_FD))
+      rctx__close(load_acquire(&node->ext)->fd); /* as rctx__node_free() */
+    rctx *parent = node->parent;
+    bool defer;
+    bool parent_too = leave(node, &defer);
+    rctx__count_contexts(node->manager, -1);
+    node->kind = NODE_DEAD;
+    if (unlikely(defer)) {
+      rctx__defer(node);
+    } else {
+      rctx__node_free(node);
+    }
+    if (unlikely(parent_too)) {
+      node = parent;
+      continue;
+    }
+    if (likely(todo == NULL)) return;
+    node = todo;
+    todo = node->link;
+  }
+}
+
+void rctx__drop(rctx *node) {
+  if (rctx__give_up(node)) rctx__release(node);
+}
+
+/* ---- counting ---------------------------------------------------------------------------------------------------- */
+
+static size_t registrations_locked(const rctx *node) {
+  size_t n = 0;
+  const struct rctx_after *last = node->watch;
+  for (const struct rctx_after *at = last; at; at = at->rctx__next == last ? NULL : at->rctx__next) n++;
+  return n;
+}
+
+/* The next child of parent after `child` (NULL: the first), moving from list to list: the inline list is under the state lock,
+ * which is held throughout; a stripe is locked while its children are looked at. */
+static rctx *next_counted(const rctx *parent, const rctx *child) {
+  unsigned count = 0;
+  struct rctx__stripe *stripes = stripes_of(parent, &count);
+  rctx *next = child ? load_relaxed(&child->next) : load_relaxed(&parent->children);
+  unsigned list = child ? child->stripe : 0;
+  while (next == NULL) {
+    if (list > 0) rctx__unlock(&stripes[list - 1].lock);
+    if (stripes == NULL || list == count) return NULL;
+    rctx__take(&stripes[list].lock);
+    next = load_relaxed(&stripes[list].children);
+    list++;
+  }
+  return next;
+}
+
+void rctx__count_below(rctx *top, struct rctx_info *info) {
+  rctx *parent = top;
+  uint32_t s = rctx__state_lock(parent);
+  if (rctx__done(s)) {
+    rctx__state_unlock(parent, s);
+    return;
+  }
+  info->registrations += registrations_locked(parent);
+  rctx *child = next_counted(parent, NULL);
+  for (;;) {
+    if (child == NULL) {
+      s = load_relaxed(&parent->state); /* locked by us: it does not change */
+      rctx__state_unlock(parent, s & ~STATE_LOCKED);
+      if (parent == top) break;
+      child = parent;
+      parent = parent->parent;
+    } else if (child->kind == NODE_VALUE) {
+      s = rctx__state_lock(child);
+      if (!rctx__done(s)) {
+        parent = child;
+        info->registrations += registrations_locked(parent);
+        child = next_counted(parent, NULL);
+        continue;
+      }
+      rctx__state_unlock(child, s);
+    } else if (child->kind != NODE_DETACHED && !rctx__done(load_relaxed(&child->state))) {
+      info->children++;
+    }
+    child = next_counted(parent, child);
+  }
+  info->children += info->registrations;
+}

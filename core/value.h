@@ -1,0 +1,55 @@
+/*
+ * value.h - bindings: append blocks shared along a chain.
+ *
+ * A block holds up to 16 bindings in the order they were added. A context sees the first n of its block (n is in the low
+ * bits of node->values) and then, through block->prev, the first m of an older one. A context that adds a binding where its
+ * parent's n equals the block's fill claims the next slots with one compare-and-swap; a sibling that comes second finds
+ * the fill moved and begins a block of its own. Entries never change once claimed.
+ *
+ * Lookup: the context's 64-bit summary answers most misses; else 16 one-byte tags are compared at a time, newest first.
+ * Lifetime: a block is freed with the context that began it (`owner`); whoever else uses it is below that one, or holds it.
+ */
+#ifndef RCTX_CORE_VALUE_H
+#define RCTX_CORE_VALUE_H
+
+#include "platform.h"
+#include "tree.h"
+
+#include <rctx/value.h>
+
+enum { BLOCK_ENTRIES = 16, BLOCK_COUNT_MASK = 63 };
+
+struct rctx__block {
+  uintptr_t prev;        /* const: the older block with the count visible in it; 0: none */
+  const rctx *owner;     /* const */
+  _Atomic uint32_t fill; /* atomic: slots claimed */
+  uint32_t unused;
+  union {
+    _Atomic uint8_t bytes[BLOCK_ENTRIES];
+    _Atomic uint64_t words[2];
+  } tags; /* a byte per slot, written by its claimer; readers take them whole and mask what they may not see */
+  char pad[CACHE_LINE - 40];
+  struct rctx_value entries[BLOCK_ENTRIES]; /* each const once its claimer is published */
+};
+
+/** Keys of the library's own, never shown: what a context carries beside its values. */
+extern const struct rctx_key rctx__name_key, rctx__deadline_cause_key, rctx__held_key;
+
+/** Add bindings to a node that is not linked yet. Returns 0 or -ENOMEM, and then none of these was added (nothing is destroyed).
+ *  share: may use free slots of the block that node->values came from (its parent's). */
+int rctx__values_add(rctx *node, const struct rctx_value *values, size_t n, bool share);
+
+/** Call the destructors of the node's own bindings, newest first. Contexts that were held and lost their last reference are
+ *  pushed onto *held (through link). */
+void rctx__values_bury(rctx *node, rctx **held);
+
+/** Call fn for the node's own bindings, newest first, hidden ones left out. */
+void rctx__each_own_value(const rctx *node, void (*fn)(const struct rctx_value *value, void *arg), void *arg);
+
+/** Free the blocks that the node began. */
+void rctx__values_free(rctx *node);
+
+/** The node's own binding of a hidden key, or NULL. */
+void *rctx__value_own(const rctx *node, const struct rctx_key *key);
+
+#endif

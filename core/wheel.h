@@ -1,0 +1,56 @@
+/*
+ * wheel.h - a hierarchical timing wheel: pure arithmetic. No lock, no clock, no thread: one owner at a time.
+ *
+ * Time is a count of ticks. 8 levels of 64 slots cover 48 bits (with ticks of 0.1 ms or more: all of int64_t
+ * nanoseconds), so no delta is beyond capacity and nothing wraps. An entry lies on the level of the highest base-64 digit in
+ * which its tick differs from `now`, in the slot of that digit's value. Hence all of level 0 is due before anything of
+ * level 1, and so on, and within a level slots are due in order: the next event is the lowest set bit of the lowest
+ * non-empty level. When `now` reaches the start of a slot above level 0, its entries move down (cascade).
+ *
+ * Invariants, checked by rctx__wheel_check():
+ *   every entry: tick > now, level and slot as above (w.r.t. now); occupied bit set <=> slot not empty.
+ */
+#ifndef RCTX_CORE_WHEEL_H
+#define RCTX_CORE_WHEEL_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+enum { WHEEL_BITS = 6, WHEEL_SLOTS = 1 << WHEEL_BITS, WHEEL_LEVELS = 8 };
+#define WHEEL_TICK_MAX ((UINT64_C(1) << (WHEEL_BITS * WHEEL_LEVELS)) - 1)
+#define WHEEL_NEVER UINT64_MAX
+
+/** One timer: embedded by its user. Owned by the wheel while armed (where != WHEEL_IDLE). */
+struct rctx__wheel_entry {
+  struct rctx__wheel_entry *next;
+  struct rctx__wheel_entry **pprev;
+  uint64_t tick;
+};
+
+struct rctx__wheel {
+  uint64_t now;                    /* every entry due at or before has been taken out */
+  uint64_t occupied[WHEEL_LEVELS]; /* bit s: slot s is not empty */
+  struct rctx__wheel_entry *slots[WHEEL_LEVELS][WHEEL_SLOTS];
+};
+
+/** Put an entry in. entry->tick is set and > wheel->now. */
+void rctx__wheel_add(struct rctx__wheel *wheel, struct rctx__wheel_entry *entry);
+
+/** Take an entry out before it is due. */
+void rctx__wheel_remove(struct rctx__wheel *wheel, struct rctx__wheel_entry *entry);
+
+/** The tick at which rctx__wheel_advance() has work: never later than the first entry's. WHEEL_NEVER if empty. */
+uint64_t rctx__wheel_next(const struct rctx__wheel *wheel);
+
+/**
+ * Turn to tick `to` (an earlier one than now: nothing) and give back one due entry, taken out; NULL when there is none
+ * left. *work is lowered by one for each entry touched (cascaded or returned); at zero it stops early with NULL and the
+ * wheel at a consistent tick before `to`, and is called again.
+ */
+struct rctx__wheel_entry *rctx__wheel_advance(struct rctx__wheel *wheel, uint64_t to, size_t *work);
+
+/** True if the invariants hold. Slow: for tests. */
+bool rctx__wheel_check(const struct rctx__wheel *wheel);
+
+#endif
