@@ -1,0 +1,162 @@
+/*
+ * timer_kick: the driver goes to sleep while timers are armed: no lost wake-up.
+ *
+ *        early   arms 1 on shard 0
+ *        back    arms 3 on shard 1, takes it back, arms 2 there
+ *        late    arms 2 on shard 0
+ *        driver  scans, publishes when it will wake, scans again, sleeps
+ *
+ * arm: under the shard's lock insert and read sleep_until; after the unlock, if the timer is earlier, kick: seq++, wake.
+ * driver: k = seq; sleep_until = SCANNING (0: nothing is earlier, nobody kicks); next = earliest of all shards;
+ * sleep_until = next; read every shard again; if none is earlier, futex_wait(seq == k, until next).
+ *
+ * Why SCANNING may be 0. An armer that reads 0 or any value from before `sleep_until = next` does so while it holds its
+ * shard's lock, so before the driver takes that lock for the second scan: the second scan sees the timer. An armer that
+ * comes after the second scan of its shard finds `next` published, and kicks if it is earlier; the kick changes seq after
+ * k was sampled, so the driver does not fall asleep or is woken. The order is carried by the shard's lock alone.
+ *
+ * Checked: whenever the driver sleeps, every armed timer earlier than the end of its sleep belongs to an armer that has
+ * yet to kick. (At the moment of falling asleep for all timers, and when an armer returns for its own.)
+ *
+ * C: core/timer.c, arm / disarm and the driver's sleep.
+ *
+ * PLANT BUG_READ_BEFORE_LOCK: the armer reads sleep_until before it takes the shard's lock
+ * PLANT BUG_NO_SECOND_SCAN: the driver sleeps without reading the shards again after publishing
+ * PLANT BUG_SEQ_AFTER_SCAN: seq is sampled after the scans
+ * PLANT BUG_KICK_WITHOUT_SEQ: the kick wakes without changing seq
+ * PLANT BUG_SECOND_SCAN_UNLOCKED: the second scan reads without the shards' locks what is published after the unlock
+ */
+#define SCANNING 0
+#define NEVER 9
+#define TIMERS 3
+
+bit  lock[2];
+byte at[TIMERS];              /* 0: not armed */
+byte seen_at[2] = NEVER;      /* a shard's earliest, as an unlocked reader sees it: written after the unlock */
+byte sleep_until = SCANNING;
+byte seq;
+bit  asleep; byte until;
+bit  to_kick[TIMERS];         /* ghost: armed, and seq not changed yet */
+
+#define shard_of(t) (t == 1)
+
+inline EARLIEST(s, m)         /* adds shard s to m */
+{
+	if
+	:: s == 0 && at[0] && at[0] < m -> m = at[0]
+	:: else
+	fi;
+	if
+	:: s == 0 && at[2] && at[2] < m -> m = at[2]
+	:: else
+	fi;
+	if
+	:: s == 1 && at[1] && at[1] < m -> m = at[1]
+	:: else
+	fi
+}
+
+inline PUBLISH_EARLIEST(s)
+{
+#ifdef BUG_SECOND_SCAN_UNLOCKED
+	d_step { m_ = NEVER; EARLIEST(s, m_); seen_at[s] = m_; m_ = 0 }
+#else
+	skip
+#endif
+}
+
+inline ARM(t, when)
+{
+#ifdef BUG_READ_BEFORE_LOCK
+	su_ = sleep_until;
+#endif
+	atomic { !lock[shard_of(t)] -> lock[shard_of(t)] = 1 }
+	d_step { at[t] = when; to_kick[t] = 1 }
+#ifndef BUG_READ_BEFORE_LOCK
+	su_ = sleep_until;
+#endif
+	lock[shard_of(t)] = 0;
+	PUBLISH_EARLIEST(shard_of(t));
+	if
+	:: when < su_ ->
+#ifdef BUG_KICK_WITHOUT_SEQ
+		to_kick[t] = 0;
+#else
+		d_step { seq++; to_kick[t] = 0 }
+#endif
+		asleep = 0
+	:: else -> to_kick[t] = 0
+	fi;
+	su_ = 0;
+	assert(!(asleep && at[t] && at[t] < until))
+}
+
+inline DISARM(t)
+{
+	atomic { !lock[shard_of(t)] -> lock[shard_of(t)] = 1 }
+	at[t] = 0;
+	lock[shard_of(t)] = 0;
+	PUBLISH_EARLIEST(shard_of(t))
+}
+
+proctype early() { byte su_, m_; ARM(0, 1) }
+proctype late()  { byte su_, m_; ARM(2, 2) }
+proctype back()  { byte su_, m_; ARM(1, 3); DISARM(1); ARM(1, 2) }
+
+inline SCAN(m)
+{
+	atomic { !lock[0] -> lock[0] = 1 }
+	d_step { EARLIEST(0, m); lock[0] = 0 }
+	atomic { !lock[1] -> lock[1] = 1 }
+	d_step { EARLIEST(1, m); lock[1] = 0 }
+}
+
+#define nobody_waits_in_vain(t) (!at[t] || at[t] >= next || to_kick[t])
+
+proctype driver()
+{
+	byte k, next, again;
+end:	do
+	:: k = seq;
+		sleep_until = SCANNING;
+		next = NEVER;
+		SCAN(next);
+		sleep_until = next;
+		again = next;
+#ifdef BUG_NO_SECOND_SCAN
+#elif defined(BUG_SECOND_SCAN_UNLOCKED)
+		again = (seen_at[0] < again -> seen_at[0] : again);
+		again = (seen_at[1] < again -> seen_at[1] : again);
+#else
+		SCAN(again);
+#endif
+#ifdef BUG_SEQ_AFTER_SCAN
+		k = seq;
+#endif
+		if
+		:: again < next
+		:: else ->
+			if
+			:: atomic {
+				seq == k ->
+				asleep = 1; until = next;
+				assert(nobody_waits_in_vain(0) && nobody_waits_in_vain(1) && nobody_waits_in_vain(2))
+			}
+end_asleep:
+				if
+				:: !asleep                               /* kicked */
+				:: atomic { asleep -> asleep = 0 }       /* interrupted */
+				:: atomic { next != NEVER -> asleep = 0  /* its time has come: what is due is taken out */
+						at[0] = (at[0] <= next -> 0 : at[0]);
+						at[1] = (at[1] <= next -> 0 : at[1]);
+						at[2] = (at[2] <= next -> 0 : at[2])
+					}
+				fi
+			:: seq != k
+			fi
+		fi;
+		d_step { k = 0; next = 0; again = 0; until = 0 }
+	od
+}
+
+init { atomic { run early(); run back(); run late(); run driver() } }

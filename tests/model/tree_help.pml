@@ -1,0 +1,77 @@
+/*
+ * tree_help: two cancels at once, one from the root and one from the middle, and a third that helps; children leave.
+ *
+ *        0                 top       rctx_cancel(0)
+ *        └─ 1              middle    rctx_cancel(1), then (its children gone) ends 1
+ *           ├─ 2           third     rctx_cancel(0) as well
+ *           └─ 3 ── 4      leaver    ends 2, then 4 and 3
+ *
+ * Checked: G1 for all three calls, winner or not; G3 one live -> done step per node, one winner on 0; the count of
+ * walkers opens the window for early reuse only when nobody is inside: no walker touches memory given back; at
+ * the end every walk has left a WALKED behind.
+ *
+ * C: core/tree.c rctx__finish, rctx__mark_subtree, rctx__leave.
+ *
+ * PLANT BUG_FIRST_FINISHER_WALKED: WALKED is set although another walker is still inside
+ * PLANT BUG_HELPER_NOT_COUNTED: a helper walks without having added itself to walkers
+ * PLANT BUG_UNLINK_CLEARS_NEXT: a walker standing on the node that leaves loses the rest of the list
+ * PLANT BUG_FREE_AT_ONCE: a leaver gives memory back at once although the parent's walk is running
+ * PLANT BUG_LOSER_DOES_NOT_HELP: a cancel that lost the race on its root returns at once
+ */
+#define NN 5
+#include "tree.inc"
+
+byte wins;
+bit left_all;
+
+proctype top()
+{
+	WALK_LOCALS
+	byte k_; bit won;
+	CANCEL(0, 0, won);
+	wins = wins + won
+}
+
+proctype third()
+{
+	WALK_LOCALS
+	byte k_; bit won;
+	CANCEL(0, 1, won);
+	wins = wins + won
+}
+
+/* Holds the handle of 1 until its own cancel has returned; the last child's leaving hands 1 over. */
+proctype middle()
+{
+	WALK_LOCALS
+	LIST_LOCALS
+	byte k_; bit won;
+	CANCEL(1, 2, won);
+	left_all -> LEAVE(1)
+}
+
+proctype leaver()
+{
+	LIST_LOCALS
+	LEAVE(2);
+	LEAVE(4);
+	LEAVE(3);
+	left_all = 1
+}
+
+init
+{
+	atomic {
+		parent[0] = NIL; parent[1] = 0; parent[2] = 1; parent[3] = 1; parent[4] = 3;
+		head[0] = 1; head[1] = 2; head[2] = NIL; head[3] = 4; head[4] = NIL;
+		next[0] = NIL; next[1] = NIL; next[2] = 3; next[3] = NIL; next[4] = NIL;
+		linked[1] = 1; linked[2] = 1; linked[3] = 1; linked[4] = 1;
+		st[0] = CHILDREN; st[1] = CHILDREN; st[3] = CHILDREN;
+		run top(); run middle(); run leaver();
+		run third()
+	}
+	(_nr_pr == 1) ->
+	assert(wins == 1);
+	assert((st[0] & WALKED) && st[0] < W1);
+	assert(freed[1] && freed[2] && freed[3] && freed[4])
+}
