@@ -25,6 +25,7 @@ extern "C" {
 /* What one block of operations cost, in total. */
 struct bench_sample {
   double ns;                  /* mean of what each thread saw, when there are two */
+  double cpu_ns;              /* processor time of the same; 0 from measure() */
   size_t ops;                 /* of each thread */
   uint64_t allocs;            /* calls of malloc and friends, by any thread of the process */
   uint64_t bytes;             /* asked for by those calls */

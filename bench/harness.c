@@ -23,9 +23,9 @@ static bool warming_up;
 
 /* ---- small things ------------------------------------------------------------------------------------------------ */
 
-static int64_t clock_ns(void) {
+static int64_t clock_ns(clockid_t clock) {
   struct timespec t;
-  clock_gettime(CLOCK_MONOTONIC, &t);
+  clock_gettime(clock, &t);
   return t.tv_sec * BENCH_SECOND + t.tv_nsec;
 }
 
@@ -74,14 +74,19 @@ void bench_start_idle_thread(void) {
 
 /* ---- the second thread ------------------------------------------------------------------------------------------- */
 
+struct took {
+  int64_t wall_ns;
+  int64_t cpu_ns; /* of this thread: on a machine that others use, the one that can be trusted */
+};
+
 static struct {
   pthread_mutex_t lock;
   pthread_cond_t wake;
   bool started;
   bool job;
   size_t ops;
-  unsigned met;    /* counts arrivals at the meeting point: two per meeting */
-  int64_t took_ns; /* written by the second thread before the last meeting */
+  unsigned met;     /* counts arrivals at the meeting point: two per meeting */
+  struct took took; /* written by the second thread before the last meeting */
 } second = {.lock = PTHREAD_MUTEX_INITIALIZER, .wake = PTHREAD_COND_INITIALIZER};
 
 static void meet(void) {
@@ -97,14 +102,16 @@ static void meet(void) {
 __attribute__((noinline)) void bench_measured(const struct bench_case *c, void *fix, size_t ops) { c->run(fix, ops); }
 
 /* Warming up stays outside bench_measured(), so that callgrind does not count it. */
-static int64_t timed_run(size_t ops) {
-  int64_t start = clock_ns();
+static struct took timed_run(size_t ops) {
   if (warming_up) {
     current->run(fixture, ops);
-  } else {
-    bench_measured(current, fixture, ops);
+    return (struct took){0};
   }
-  return clock_ns() - start;
+  int64_t cpu = clock_ns(CLOCK_THREAD_CPUTIME_ID);
+  int64_t wall = clock_ns(CLOCK_MONOTONIC);
+  bench_measured(current, fixture, ops);
+  wall = clock_ns(CLOCK_MONOTONIC) - wall;
+  return (struct took){wall, clock_ns(CLOCK_THREAD_CPUTIME_ID) - cpu};
 }
 
 static void *second_thread(void *unused) {
@@ -118,13 +125,13 @@ static void *second_thread(void *unused) {
     size_t ops = second.ops;
     pthread_mutex_unlock(&second.lock);
     meet();
-    second.took_ns = timed_run(ops);
+    second.took = timed_run(ops);
     meet();
   }
   return NULL;
 }
 
-static double run_pair(size_t ops) {
+static void run_pair(size_t ops, struct bench_sample *sample) {
   pthread_mutex_lock(&second.lock);
   if (!second.started) {
     pthread_t thread;
@@ -136,9 +143,10 @@ static double run_pair(size_t ops) {
   pthread_cond_signal(&second.wake);
   pthread_mutex_unlock(&second.lock);
   meet();
-  int64_t took_ns = timed_run(ops);
+  struct took took = timed_run(ops);
   meet();
-  return (double)(took_ns + second.took_ns) / 2;
+  sample->ns = (double)(took.wall_ns + second.took.wall_ns) / 2;
+  sample->cpu_ns = (double)(took.cpu_ns + second.took.cpu_ns) / 2;
 }
 
 /* ---- blocks ------------------------------------------------------------------------------------------------------ */
@@ -149,9 +157,11 @@ static void timed_block(size_t ops, struct bench_sample *sample) {
   if (current->measure) {
     current->measure(fixture, ops, sample);
   } else if (current->pair) {
-    sample->ns = run_pair(ops);
+    run_pair(ops, sample);
   } else {
-    sample->ns = (double)timed_run(ops);
+    struct took took = timed_run(ops);
+    sample->ns = (double)took.wall_ns;
+    sample->cpu_ns = (double)took.cpu_ns;
   }
   bench_count_allocs(&after);
   sample->allocs = after.calls - before.calls;

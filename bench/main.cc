@@ -18,6 +18,7 @@ namespace {
 
 struct Totals {
   double operations = 0;
+  double cpu_ns = 0;
   double allocs = 0;
   double bytes = 0;
   double extra[BENCH_EXTRAS] = {};
@@ -25,6 +26,7 @@ struct Totals {
 
   void add(const bench_case &c, const bench_sample &sample) {
     operations += static_cast<double>(sample.ops) * (c.pair ? 2 : 1);
+    cpu_ns += sample.cpu_ns * (c.pair ? 2 : 1);
     allocs += static_cast<double>(sample.allocs);
     bytes += static_cast<double>(sample.bytes);
     for (int i = 0; i < BENCH_EXTRAS; i++) {
@@ -34,6 +36,9 @@ struct Totals {
   }
 
   void report(const bench_case &c, benchmark::State &state) const {
+    if (cpu_ns > 0) {
+      state.counters["cpu_ns"] = cpu_ns / operations;
+    }
     state.counters["allocs"] = allocs / operations;
     state.counters["bytes"] = bytes / operations;
     state.counters["no_allocs"] = c.no_allocs;

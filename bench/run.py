@@ -1,11 +1,12 @@
 #!/usr/bin/env python3
-"""Runs rctx-bench several times over and prints one table: median, spread, allocations, target.
+"""Runs rctx-bench several times over and prints one table: times, spread, allocations, target.
 
     bench/run.py [--filter REGEX] [--json FILE] [--quick]
 
 Builds nothing: cmake --preset bench && cmake --build --preset bench. Spread is (max - min) / median over the
-repetitions. Compare figures of one run with each other, never seconds of two runs. Exit code: 0, 1 when the program
-fails, 2 for options it does not know. A missed target does not change the exit code.
+repetitions; cpu ns is the least processor time, which other programs disturb less. Compare figures of one run with each
+other, never seconds of two runs. Exit code: 0, 1 when the program fails, 2 for options it does not know. A missed target
+does not change the exit code.
 """
 import argparse
 import json
@@ -18,7 +19,7 @@ import tempfile
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 BUILD = os.path.join(ROOT, "build", "bench")
-OWN_COUNTERS = {"allocs", "bytes", "no_allocs"}
+OWN_COUNTERS = {"allocs", "bytes", "no_allocs", "cpu_ns"}
 NOT_COUNTERS = {
     "name", "family_index", "per_family_instance_index", "run_name", "run_type", "repetitions", "repetition_index",
     "threads", "iterations", "real_time", "cpu_time", "time_unit", "aggregate_name", "aggregate_unit", "label",
@@ -74,6 +75,8 @@ def summarize_case(name, repetitions):
     for counter in counters:
         value = statistics.median(run[counter] for run in repetitions)
         (case if counter in OWN_COUNTERS else case["extra"])[counter] = value
+    if "cpu_ns" in case:
+        case["cpu_ns"] = min(run["cpu_ns"] for run in repetitions)
     if case["extra"].get("kernel_ns"):
         case["extra"]["kernel_ratio"] = statistics.median(run["real_time"] / run["kernel_ns"] for run in repetitions)
     return case
@@ -103,11 +106,12 @@ def target_text(case, targets):
 
 def print_table(cases, targets):
     width = max(len(case["case"]) for case in cases)
-    print(f"{'case':<{width}} {'median ns':>10} {'min ns':>10} {'spread':>7} {'allocs':>8} {'bytes':>8}  "
+    print(f"{'case':<{width}} {'median ns':>10} {'min ns':>10} {'cpu ns':>8} {'spread':>7} {'allocs':>8} {'bytes':>8}  "
           "target, met or missed by; further figures")
     for case in cases:
         extra = "; ".join(f"{name} {number(value)}" for name, value in case["extra"].items())
         print(f"{case['case']:<{width}} {number(case['ns']):>10} {number(case['min_ns']):>10} "
+              f"{number(case['cpu_ns']) if 'cpu_ns' in case else '-':>8} "
               f"{100 * case['spread']:>6.0f}% {number(case['allocs']):>8} {number(case['bytes']):>8}  "
               f"{target_text(case, targets)}{'; ' + extra if extra else ''}")
 
