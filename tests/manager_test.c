@@ -168,7 +168,8 @@ Test(manager, destroy_and_quiesce_inside_a_callback_would_deadlock_and_say_so) {
     else
       rctx_after_inline(c, &node, RCTX_ON_ENDED_TELL, destroy_inside, &in);
     rctx_cancel(c);
-    rctx_after_stop_sync(&node);
+    cr_assert_eq(rctx_quiesce(fake.manager, INT64_MAX), 0); // it has run
+    cr_assert_not(rctx_after_stop_sync(&node));
     cr_assert_eq(in.destroy, -EDEADLK);
     cr_assert_eq(in.quiesce, -EDEADLK);
   }
@@ -269,8 +270,9 @@ Test(manager, a_clock_that_runs_backwards_does_no_harm) {
   fake_set(FAKE_START - 10 * SECOND);
   RCTX_SCOPED rctx *b = rctx_with_timeout(fake_root(), SECOND); // due at START - 9 s, which the wheel has passed
   RCTX_SCOPED rctx *c = rctx_with_timeout(fake_root(), 100 * SECOND);
-  cr_assert_eq(fake_reach(FAKE_START - 9 * SECOND + FAKE_TICK) + rctx_advance(fake.manager, FAKE_START + SECOND / 2, 0),
-               rctx_err(b) ? 1 : 0);
+  cr_assert_eq(rctx_err(c), 0);
+  fake_reach(FAKE_START - 9 * SECOND + FAKE_TICK);
+  cr_assert_eq(rctx_err(a), 0);
   fake_pass(FAKE_START + SECOND);
   cr_assert_eq(rctx_err(a), -ETIMEDOUT);
   cr_assert_eq(rctx_err(b), -ETIMEDOUT);
