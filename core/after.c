@@ -179,12 +179,11 @@ static int already_ended(struct rctx_after *after, enum rctx_on_ended on_ended) 
   return RCTX_ENDED;
 }
 
+#define NEED_CTX "ctx is NULL (expected a context)"
+#define NEED_NODE "node is NULL (expected the caller's struct rctx_after)"
+
 static int enroll(const rctx *ctx, struct rctx_after *after, enum mode mode, void *target, enum rctx_on_ended on_ended,
                   rctx_after_fn fn, void *arg) {
-  if (misused(ctx == NULL, "ctx is NULL (expected a context)") ||
-      misused(after == NULL, "node is NULL (expected the caller's struct rctx_after)")) {
-    return -EINVAL;
-  }
   if (fn == NULL) return -EINVAL;
   if (busy(after)) return -EBUSY;
   rctx *node = rctx__mutable(ctx);
@@ -213,8 +212,9 @@ static int enroll(const rctx *ctx, struct rctx_after *after, enum mode mode, voi
 }
 
 int rctx_after(const rctx *ctx, struct rctx_after *node, rctx_after_fn fn, void *arg) {
-  if (misused(ctx == NULL, "ctx is NULL (expected a context)")) return -EINVAL;
+  if (misused(ctx == NULL, NEED_CTX) || misused(node == NULL, NEED_NODE)) return -EINVAL;
   if (fn == NULL) return -EINVAL;
+  if (busy(node)) return -EBUSY;
   if (!(load_relaxed(&rctx__mutable(ctx)->state) & STATE_ENDLESS)) { /* const */
     int rc = rctx__callback_thread_start(ctx->manager);
     if (rc != 0) return rc;
@@ -224,11 +224,13 @@ int rctx_after(const rctx *ctx, struct rctx_after *node, rctx_after_fn fn, void 
 
 int rctx_after_inline(const rctx *ctx, struct rctx_after *node, enum rctx_on_ended on_ended, rctx_after_fn fn,
                       void *arg) {
+  if (misused(ctx == NULL, NEED_CTX) || misused(node == NULL, NEED_NODE)) return -EINVAL;
   return enroll(ctx, node, MODE_INLINE, NULL, on_ended, fn, arg);
 }
 
 int rctx_after_on(const rctx *ctx, struct rctx_after *node, struct rctx_executor *executor, enum rctx_on_ended on_ended,
                   rctx_after_fn fn, void *arg) {
+  if (misused(ctx == NULL, NEED_CTX) || misused(node == NULL, NEED_NODE)) return -EINVAL;
   if (misused(executor == NULL || executor->submit == NULL, "executor is NULL (expected a table with submit)"))
     return -EINVAL;
   return enroll(ctx, node, MODE_EXECUTOR, executor, on_ended, fn, arg);
@@ -236,6 +238,7 @@ int rctx_after_on(const rctx *ctx, struct rctx_after *node, struct rctx_executor
 
 int rctx_watch(const rctx *ctx, struct rctx_after *node, rctx_loop *loop, enum rctx_on_ended on_ended, rctx_after_fn fn,
                void *arg) {
+  if (misused(ctx == NULL, NEED_CTX) || misused(node == NULL, NEED_NODE)) return -EINVAL;
   if (misused(loop == NULL, "loop is NULL (expected an rctx_loop)")) return -EINVAL;
   return enroll(ctx, node, MODE_QUEUE, &loop->queue, on_ended, fn, arg);
 }

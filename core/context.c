@@ -2,8 +2,6 @@
  * context.c - the public calls that make, end and look at contexts. They check their arguments, then call down.
  */
 #define _GNU_SOURCE
-#include "context.h"
-
 #include "manager.h"
 #include "value.h"
 
@@ -11,6 +9,7 @@
 
 #define NEED_PARENT "parent is NULL (expected a context; a root is rctx_background())"
 #define NEED_CTX "ctx is NULL (expected a context)"
+#define ENDED_TWICE "ctx has been ended before (what you derive, you end once)"
 #define IS_DEAD "ctx has been ended and is gone (what you derive, you end once)"
 
 /* In checked builds, a handle that was given back is recognised while its memory rests. */
@@ -38,13 +37,15 @@ static const struct rctx_cause scope_cause = {-ECANCELED, RCTX_ORIGIN_END, "scop
 static rctx error_contexts[] = {ERROR_CONTEXT(ENOMEM, no_memory), ERROR_CONTEXT(EAGAIN, no_thread),
                                 ERROR_CONTEXT(EINVAL, bad_argument)};
 
-rctx *rctx__error_context(int err) { return &error_contexts[err == -ENOMEM ? 0 : err == -EINVAL ? 2 : 1]; }
+/* The static context that has ended with this error: -ENOMEM, -EAGAIN or -EINVAL. Ending it is harmless. */
+static rctx *error_context(int err) { return &error_contexts[err == -ENOMEM ? 0 : err == -EINVAL ? 2 : 1]; }
 
-rctx *rctx__refuse_values(int err, const struct rctx_value *values, size_t nvalues) {
+/* The same, after letting go of values that were transferred. */
+static rctx *refuse_values(int err, const struct rctx_value *values, size_t nvalues) {
   for (size_t i = 0; values && i < nvalues; i++) {
     if (values[i].destroy) values[i].destroy(values[i].value);
   }
-  return rctx__error_context(err);
+  return error_context(err);
 }
 
 static void refuse_cause(const struct rctx_cause *cause) {
@@ -100,17 +101,17 @@ static inline rctx *publish(rctx *node) {
 }
 
 rctx *rctx_with_cancel(const rctx *parent) {
-  if (misused(parent == NULL, NEED_PARENT)) return rctx__error_context(-EINVAL);
-  if (misused(gone(parent), IS_DEAD)) return rctx__error_context(-EINVAL);
+  if (misused(parent == NULL, NEED_PARENT)) return error_context(-EINVAL);
+  if (misused(gone(parent), IS_DEAD)) return error_context(-EINVAL);
   rctx *node = node_new(rctx__mutable(parent), parent, parent->manager, NODE_CANCEL);
-  if (unlikely(node == NULL)) return rctx__error_context(-ENOMEM);
+  if (unlikely(node == NULL)) return error_context(-ENOMEM);
   return publish(node);
 }
 
 rctx *rctx_without_cancel(const rctx *parent) {
-  if (misused(parent == NULL, NEED_PARENT)) return rctx__error_context(-EINVAL);
+  if (misused(parent == NULL, NEED_PARENT)) return error_context(-EINVAL);
   rctx *node = node_new(rctx__mutable(parent), parent, parent->manager, NODE_DETACHED);
-  if (unlikely(node == NULL)) return rctx__error_context(-ENOMEM);
+  if (unlikely(node == NULL)) return error_context(-ENOMEM);
   atomic_init(&node->state, STATE_ENDLESS);
   node->own = 0;
   node->deadline_ns = INT64_MAX;
@@ -119,9 +120,8 @@ rctx *rctx_without_cancel(const rctx *parent) {
 
 /* ---- deadlines --------------------------------------------------------------------------------------------------- */
 
-static uint16_t code_of(const struct rctx_cause *cause, int otherwise) {
-  int code = cause->code >= -4095 && cause->code <= -1 ? -cause->code : otherwise;
-  return (uint16_t)code;
+static uint16_t code_of(const struct rctx_cause *cause, uint16_t otherwise) {
+  return cause->code >= -4095 && cause->code <= -1 ? (uint16_t)-cause->code : otherwise;
 }
 
 static void destroy_cause(void *cause) {
@@ -161,8 +161,9 @@ static void expire(rctx *node) { rctx__finish(node, node->deadline_code | ORIGIN
  * destroyed and an ended context returned. */
 static rctx *publish_with_timer(rctx *node, int64_t now_ns) {
   int armed = ARM_DONE;
-  bool due = node->deadline_ns <= now_ns;
-  if (!due && node->deadline_ns != INT64_MAX && !parent_ends_it(node) &&
+  bool endless = node->deadline_ns == INT64_MAX;
+  bool due = !endless && node->deadline_ns <= now_ns;
+  if (!due && !endless && !parent_ends_it(node) &&
       !rctx__done(load_relaxed(&node->parent->state))) { /* a hint: linking decides */
     armed = rctx__timer_arm(node);
   }
@@ -171,7 +172,7 @@ static rctx *publish_with_timer(rctx *node, int64_t now_ns) {
     rctx__values_bury(node, &held);
     if (held) rctx__release(held);
     node_abandon(node);
-    return rctx__error_context(armed);
+    return error_context(armed);
   }
   publish(node);
   if (unlikely(due || armed == ARM_DUE)) expire(node);
@@ -195,16 +196,16 @@ static inline rctx *with_deadline(const rctx *parent, int64_t now_ns, int64_t de
 
 no_memory:
   refuse_cause(cause);
-  return rctx__error_context(-ENOMEM);
+  return error_context(-ENOMEM);
 }
 
 static rctx *refuse_deadline(const struct rctx_cause *cause) {
   refuse_cause(cause);
-  return rctx__error_context(-EINVAL);
+  return error_context(-EINVAL);
 }
 
 rctx *rctx_with_deadline(const rctx *parent, int64_t deadline_ns) {
-  if (misused(parent == NULL, NEED_PARENT)) return rctx__error_context(-EINVAL);
+  if (misused(parent == NULL, NEED_PARENT)) return error_context(-EINVAL);
   return with_deadline(parent, rctx__now(parent->manager), deadline_ns, NULL);
 }
 
@@ -214,7 +215,7 @@ rctx *rctx_with_deadline_cause(const rctx *parent, int64_t deadline_ns, const st
 }
 
 rctx *rctx_with_timeout(const rctx *parent, int64_t timeout_ns) {
-  if (misused(parent == NULL, NEED_PARENT)) return rctx__error_context(-EINVAL);
+  if (misused(parent == NULL, NEED_PARENT)) return error_context(-EINVAL);
   int64_t now_ns = rctx__now(parent->manager);
   return with_deadline(parent, now_ns, rctx__add_ns(now_ns, timeout_ns), NULL);
 }
@@ -226,7 +227,7 @@ rctx *rctx_with_timeout_cause(const rctx *parent, int64_t timeout_ns, const stru
 }
 
 rctx *rctx_with_timeout_at(const rctx *parent, int64_t now_ns, int64_t timeout_ns) {
-  if (misused(parent == NULL, NEED_PARENT)) return rctx__error_context(-EINVAL);
+  if (misused(parent == NULL, NEED_PARENT)) return error_context(-EINVAL);
   return with_deadline(parent, now_ns, rctx__add_ns(now_ns, timeout_ns), NULL);
 }
 
@@ -245,24 +246,33 @@ static bool any_null_key(const struct rctx_value *values, size_t nvalues) {
   return false;
 }
 
-rctx *rctx__derive_values(const rctx *parent, const struct rctx_value *values, size_t nvalues) {
-  if (misused(values == NULL && nvalues > 0, "values is NULL") ||
+rctx *rctx_with_values(const rctx *parent, const struct rctx_value *values, size_t nvalues) {
+  if (misused(parent == NULL, NEED_PARENT) || misused(gone(parent), IS_DEAD) ||
+      misused(values == NULL && nvalues > 0, "values is NULL") ||
       misused(any_null_key(values, nvalues), "a value's key is NULL (expected the address of an rctx_key)")) {
-    return rctx__refuse_values(-EINVAL, values, nvalues);
+    return refuse_values(-EINVAL, values, nvalues);
   }
   rctx *node = node_new(rctx__mutable(parent), parent, parent->manager, NODE_VALUE);
-  if (unlikely(node == NULL)) return rctx__refuse_values(-ENOMEM, values, nvalues);
+  if (unlikely(node == NULL)) return refuse_values(-ENOMEM, values, nvalues);
   if (unlikely(rctx__values_add(node, values, nvalues, true) != 0)) {
     node_abandon(node);
-    return rctx__refuse_values(-ENOMEM, values, nvalues);
+    return refuse_values(-ENOMEM, values, nvalues);
   }
   return publish(node);
+}
+
+rctx *rctx_with_value(const rctx *parent, const struct rctx_key *key, void *value) {
+  if (misused(parent == NULL, NEED_PARENT) ||
+      misused(key == NULL, "key is NULL (expected the address of an rctx_key)")) {
+    return error_context(-EINVAL);
+  }
+  return rctx_with_values(parent, &(struct rctx_value){key, value, NULL}, 1);
 }
 
 /* What a spec transfers, let go when the derivation can not keep it. */
 static rctx *refuse_spec(int err, const struct rctx_spec *spec) {
   refuse_cause(spec->deadline_cause);
-  return rctx__refuse_values(err, spec->values, spec->nvalues);
+  return refuse_values(err, spec->values, spec->nvalues);
 }
 
 static int64_t spec_deadline(const struct rctx_spec *spec, int64_t now_ns) {
@@ -315,7 +325,7 @@ static void spec_release_held(rctx *node, const struct rctx_spec *spec) {
 }
 
 rctx *rctx_derive(const rctx *parent, const struct rctx_spec *spec) {
-  if (misused(spec == NULL, "spec is NULL")) return rctx__error_context(-EINVAL);
+  if (misused(spec == NULL, "spec is NULL")) return error_context(-EINVAL);
   if (misused(parent == NULL, NEED_PARENT) ||
       misused(spec->values == NULL && spec->nvalues > 0, "spec->values is NULL") ||
       misused(any_null_key(spec->values, spec->nvalues), "a key in spec->values is NULL")) {
@@ -358,12 +368,22 @@ static bool cancel(rctx *ctx, const struct rctx_cause *cause) {
     rctx__finish(ctx, 0);
     return false;
   }
-  return rctx__finish(ctx, code_of(cause, ECANCELED) | ORIGIN_LOCAL);
+  return rctx__finish(ctx, code_of(cause, ECANCELED) | (uint32_t)ORIGIN_LOCAL);
 }
 
 bool rctx_cancel_cause(rctx *ctx, const struct rctx_cause *cause) {
   if (misused(ctx == NULL, NEED_CTX) || misused(gone(ctx), IS_DEAD)) return false;
   return cancel(ctx, cause ? cause : &plain_cause);
+}
+
+/* Checked builds: true if the handle was ended before. It may still be there for its children, or for references. */
+static bool ended_before(rctx *ctx) {
+  uint32_t s = load_relaxed(&ctx->state); /* a guess: the CAS decides */
+  while (!(s & STATE_HANDLE_ENDED)) {
+    if (!(s & STATE_LOCKED) && cas_relaxed(&ctx->state, &s, s | STATE_HANDLE_ENDED)) return false; /* orders nothing */
+    s = load_relaxed(&ctx->state);
+  }
+  return true;
 }
 
 static inline void end(rctx *ctx, const struct rctx_cause *cause) {
@@ -377,13 +397,14 @@ static inline void end(rctx *ctx, const struct rctx_cause *cause) {
 
 void rctx_end_cause(rctx *ctx, const struct rctx_cause *cause) {
   if (misused(ctx == NULL, NEED_CTX) || misused(gone(ctx), IS_DEAD)) return;
+  if (misused(RCTX__CHECKED && !rctx__is_static(ctx) && ended_before(ctx), ENDED_TWICE)) return;
   end(ctx, cause ? cause : &plain_cause);
 }
 
-void rctx__end_scope(rctx *ctx) { end(ctx, &scope_cause); }
+void rctx__end_scope(rctx *ctx) { rctx_end_cause(ctx, &scope_cause); }
 
 const rctx *rctx_ref(const rctx *ctx) {
-  if (misused(ctx == NULL, NEED_CTX) || misused(gone(ctx), IS_DEAD)) return rctx__error_context(-EINVAL);
+  if (misused(ctx == NULL, NEED_CTX) || misused(gone(ctx), IS_DEAD)) return error_context(-EINVAL);
   if (!rctx__is_static(ctx)) rctx__ref(rctx__mutable(ctx));
   return ctx;
 }

@@ -1,8 +1,8 @@
 /*
  * loop.c - queues of callbacks: an event loop's, and the one that a manager's callback thread drains.
  *
- * One wakeup per burst: `signalled` is set by the push that finds it clear, which then writes the eventfd; a drain clears
- * both before it looks at the queue, and writes again if it leaves something behind. Destroying a loop closes the queue: what is
+ * One wakeup per burst: `signalled` is set by the push that finds it clear, which then writes the eventfd. A drain clears the
+ * eventfd first and `signalled` last, and writes again if it leaves something behind. Destroying a loop closes the queue: what is
  * queued is dropped, and what is still registered is dropped when its context ends. The memory goes with the last registration.
  */
 #include "after.h"
@@ -96,10 +96,10 @@ size_t rctx__queue_drain(struct rctx__queue *queue, size_t max) {
   size_t ran = 0;
   rctx__take(&queue->lock);
   bool clear = queue->signalled;
+  queue->signalled = true; /* while we are here nobody needs to wake us: we look again before we leave */
   rctx__unlock(&queue->lock);
   if (clear && queue->fd >= 0) rctx__eventfd_clear(queue->fd);
   rctx__take(&queue->lock);
-  if (clear) queue->signalled = false; /* what was pushed since is found below */
   while (ran < max) {
     struct rctx_after *after = claim_first_locked(queue, AFTER_RUNNING);
     if (after == NULL) break;
@@ -108,6 +108,7 @@ size_t rctx__queue_drain(struct rctx__queue *queue, size_t max) {
     ran++;
     rctx__take(&queue->lock);
   }
+  queue->signalled = false;
   bool signal = queue->first != NULL && want_signal_locked(queue);
   rctx__unlock(&queue->lock);
   if (signal) rctx__queue_signal(queue);

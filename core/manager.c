@@ -90,7 +90,8 @@ void rctx_after_fork_child(void) {
     store_relaxed(&m->running, 0U);
     if (!load_relaxed(&m->callback_thread_on)) continue;
     store_relaxed(&m->callback_thread_on, 0U);
-    rctx__callback_thread_start(m); /* if it can not be had now, the next registration tries again */
+    bool in_use = load_relaxed(&m->callbacks.refs) > 1; /* each registration for it holds one */
+    if (in_use) rctx__callback_thread_start(m); /* if it can not be had now, the next registration tries again */
   }
 }
 

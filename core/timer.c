@@ -103,9 +103,12 @@ static size_t advance(struct rctx_manager *manager, int64_t now_ns, size_t budge
   struct rctx__shard *shards = load_acquire(&timers->shards); /* partner: shards_make() */
   uint64_t to = clock_tick(timers, now_ns);
   size_t done = 0;
-  for (unsigned i = 0; shards && i < timers->shard_count && done < budget; i++) {
+  if (shards == NULL) return 0;
+  add_relaxed(&manager->running, 1U); /* before the first mark: who sees an end and then quiesces waits for our pins */
+  for (unsigned i = 0; i < timers->shard_count && done < budget; i++) {
     done += advance_shard(&shards[i], to, budget - done);
   }
+  sub_acq_rel(&manager->running, 1U); /* partner: rctx_quiesce() */
   return done;
 }
 

@@ -75,7 +75,7 @@ bool rctx__pin(rctx *node) {
 struct rctx__ext *rctx__ext_get(rctx *node) {
   struct rctx__ext *ext = load_acquire(&node->ext); /* partner: the store below */
   if (ext) return ext;
-  struct rctx__ext *fresh = rctx__raw_alloc(node->manager, sizeof *fresh, _Alignof(struct rctx__ext));
+  struct rctx__ext *fresh = rctx__object_alloc(node->manager, CLASS_BLOCK);
   if (fresh == NULL) return NULL;
   *fresh = (struct rctx__ext){.fd = -1};
   uint32_t s = rctx__state_lock(node);
@@ -86,7 +86,7 @@ struct rctx__ext *rctx__ext_get(rctx *node) {
     fresh = NULL;
   }
   rctx__state_unlock(node, s);
-  if (fresh) rctx__raw_free(node->manager, fresh, sizeof *fresh);
+  if (fresh) rctx__object_free(node->manager, CLASS_BLOCK, fresh);
   return ext;
 }
 
@@ -455,7 +455,7 @@ void rctx__node_free(rctx *node) {
     rctx__arena_free(node, ext);
     struct rctx__stripe *stripes = load_relaxed(&ext->stripes); /* as above */
     if (stripes) rctx__raw_free(manager, stripes, ext->stripe_count * sizeof *stripes);
-    rctx__raw_free(manager, ext, sizeof *ext);
+    rctx__object_free(manager, CLASS_BLOCK, ext);
   }
   rctx__values_free(node);
   rctx__object_free(manager, CLASS_NODE, node);

@@ -24,12 +24,13 @@
 #define STATE_WAIT UINT32_C(0x00010000)     /* a thread sleeps or slept on this word */
 #define STATE_FD UINT32_C(0x00020000)       /* ext->fd is open */
 #define STATE_NOTIFY (STATE_WATCH | STATE_WAIT | STATE_FD)
-#define STATE_DROPPED UINT32_C(0x00040000)   /* handle gone: the last reference belongs to the child lists */
-#define STATE_WALKED UINT32_C(0x00080000)    /* ended, and no walk is or will be inside its child lists */
-#define STATE_ENDLESS UINT32_C(0x00100000)   /* never ends: roots and rctx_without_cancel() */
-#define STATE_TIMED_OUT UINT32_C(0x00200000) /* ended by a deadline: its own, or an ancestor's of the same manager */
-#define STATE_LOCKED UINT32_C(0x00400000)    /* somebody is splicing the inline list: nobody else changes the word */
-#define STATE_WALKER UINT32_C(0x01000000)    /* count of walks inside its child lists: the top 8 bits */
+#define STATE_DROPPED UINT32_C(0x00040000)      /* handle gone: the last reference belongs to the child lists */
+#define STATE_WALKED UINT32_C(0x00080000)       /* ended, and no walk is or will be inside its child lists */
+#define STATE_ENDLESS UINT32_C(0x00100000)      /* never ends: roots and rctx_without_cancel() */
+#define STATE_TIMED_OUT UINT32_C(0x00200000)    /* ended by a deadline: its own, or an ancestor's of the same manager */
+#define STATE_LOCKED UINT32_C(0x00400000)       /* somebody is splicing the inline list: nobody else changes the word */
+#define STATE_HANDLE_ENDED UINT32_C(0x00800000) /* checked builds: rctx_end() has been called */
+#define STATE_WALKER UINT32_C(0x01000000)       /* count of walks inside its child lists: the top 8 bits */
 #define STATE_WALKERS UINT32_C(0xff000000)
 
 enum rctx__node_kind { NODE_ROOT = 1, NODE_CANCEL, NODE_VALUE, NODE_DETACHED, NODE_STATIC_ERROR, NODE_DEAD };
@@ -91,12 +92,13 @@ struct rctx__stripe {
   char pad[CACHE_LINE - sizeof(rctx__lock) - sizeof(void *) - 4];
 };
 
-/* What few contexts have: made on demand, freed with the node. */
+/* What few contexts have: made on demand, freed with the node. The rest of its block is the arena's first page. */
 struct rctx__ext {
   _Atomic(struct rctx__stripe *) stripes; /* published once under the state lock */
   unsigned stripe_count;                  /* const once published */
   int fd;                                 /* published by STATE_FD */
-  struct rctx__arena *arena;              /* owner: one thread at a time (rctx_alloc) */
+  struct rctx__page *newest;              /* owner: one thread at a time (rctx_alloc) */
+  size_t first_used;                      /* owner: bytes cut from the first page */
 };
 
 static inline uint32_t rctx__done(uint32_t state) { return state & STATE_ERR; }
@@ -155,7 +157,7 @@ void rctx__release(rctx *node);
 /** Free the memory of a dead node: when nobody can reach it any more, walks included. */
 void rctx__node_free(rctx *node);
 
-/** Free what rctx_alloc() gave from this node's arena. */
+/** Free the pages behind the first that rctx_alloc() took. */
 void rctx__arena_free(rctx *node, struct rctx__ext *ext);
 
 /** after.c: run or queue the callbacks of an ended node. The caller holds a pin and no lock. */

@@ -1,7 +1,6 @@
 /* value.c - see value.h. */
 #include "value.h"
 
-#include "context.h"
 #include "manager.h"
 
 #include <string.h>
@@ -186,33 +185,65 @@ no_memory:
 
 /* ---- a node's own bindings --------------------------------------------------------------------------------------- */
 
-/* Where the node's own bindings begin in the block at `values`: 0 in blocks it began; in its parent's block, behind what the
- * parent sees. The parent is alive: the node is still linked. */
-static unsigned own_from(const rctx *node, uintptr_t values) {
-  if (block_of(values)->owner == node) return 0;
-  uintptr_t parents = node->parent->values;
-  return block_of(parents) == block_of(values) ? count_of(parents) : count_of(values);
+/* Call fn for each, newest first. They are either all in blocks that the node began, or, behind what its parent sees, in its
+ * parent's. The parent is alive: the node is still linked. */
+static void each_own(const rctx *node, void (*fn)(const struct rctx_value *value, void *arg), void *arg) {
+  uintptr_t values = node->values;
+  if (!(node->own & OWN_VALUES)) return;
+  if (!(node->own & OWN_BLOCK)) {
+    for (unsigned i = count_of(values); i-- > count_of(node->parent->values);) fn(&block_of(values)->entries[i], arg);
+    return;
+  }
+  for (; values && block_of(values)->owner == node; values = block_of(values)->prev) {
+    for (unsigned i = count_of(values); i-- > 0;) fn(&block_of(values)->entries[i], arg);
+  }
+}
+
+static void bury_one(const struct rctx_value *value, void *arg) {
+  rctx **held = arg;
+  if (value->key == &rctx__held_key) {
+    rctx *other = value->value;
+    if (!rctx__give_up(other)) return;
+    other->link = *held;
+    *held = other;
+  } else if (value->destroy) {
+    value->destroy(value->value);
+  }
 }
 
 void rctx__values_bury(rctx *node, rctx **held) {
-  if (!(node->own & OWN_DESTROYERS)) return;
-  bool last = false;
-  for (uintptr_t values = node->values; values && !last; values = block_of(values)->prev) {
-    const struct rctx__block *block = block_of(values);
-    unsigned from = own_from(node, values);
-    for (unsigned i = count_of(values); i-- > from;) {
-      const struct rctx_value *entry = &block->entries[i];
-      if (entry->key == &rctx__held_key) {
-        rctx *other = entry->value;
-        if (!rctx__give_up(other)) continue;
-        other->link = *held;
-        *held = other;
-      } else if (entry->destroy) {
-        entry->destroy(entry->value);
-      }
-    }
-    last = block->owner != node;
-  }
+  if (node->own & OWN_DESTROYERS) each_own(node, bury_one, held);
+}
+
+struct search {
+  const struct rctx_key *key;
+  void *found;
+};
+
+static void match_one(const struct rctx_value *value, void *arg) {
+  struct search *search = arg;
+  if (value->key == search->key && search->found == NULL) search->found = value->value;
+}
+
+void *rctx__value_own(const rctx *node, const struct rctx_key *key) {
+  struct search search = {key, NULL};
+  each_own(node, match_one, &search);
+  return search.found;
+}
+
+struct shown {
+  void (*fn)(const struct rctx_value *value, void *arg);
+  void *arg;
+};
+
+static void show_one(const struct rctx_value *value, void *arg) {
+  const struct shown *shown = arg;
+  if (!hidden(value->key)) shown->fn(value, shown->arg);
+}
+
+void rctx__each_own_value(const rctx *node, void (*fn)(const struct rctx_value *value, void *arg), void *arg) {
+  struct shown shown = {fn, arg};
+  each_own(node, show_one, &shown);
 }
 
 void rctx__values_free(rctx *node) {
@@ -223,51 +254,6 @@ void rctx__values_free(rctx *node) {
     values = block->prev;
     rctx__object_free(node->manager, CLASS_BLOCK, block);
   }
-}
-
-void *rctx__value_own(const rctx *node, const struct rctx_key *key) {
-  if (!(node->own & OWN_VALUES)) return NULL;
-  bool last = false;
-  for (uintptr_t values = node->values; values && !last; values = block_of(values)->prev) {
-    const struct rctx__block *block = block_of(values);
-    unsigned from = own_from(node, values);
-    for (unsigned i = count_of(values); i-- > from;) {
-      if (block->entries[i].key == key) return block->entries[i].value;
-    }
-    last = block->owner != node;
-  }
-  return NULL;
-}
-
-void rctx__each_own_value(const rctx *node, void (*fn)(const struct rctx_value *value, void *arg), void *arg) {
-  if (!(node->own & OWN_VALUES)) return;
-  bool last = false;
-  for (uintptr_t values = node->values; values && !last; values = block_of(values)->prev) {
-    const struct rctx__block *block = block_of(values);
-    unsigned from = own_from(node, values);
-    for (unsigned i = count_of(values); i-- > from;) {
-      if (!hidden(block->entries[i].key)) fn(&block->entries[i], arg);
-    }
-    last = block->owner != node;
-  }
-}
-
-/* ---- public ------------------------------------------------------------------------------------------------------ */
-
-rctx *rctx_with_values(const rctx *parent, const struct rctx_value *values, size_t nvalues) {
-  if (misused(parent == NULL, "parent is NULL (expected a context; a root is rctx_background())")) {
-    return rctx__refuse_values(-EINVAL, values, nvalues);
-  }
-  return rctx__derive_values(parent, values, nvalues);
-}
-
-rctx *rctx_with_value(const rctx *parent, const struct rctx_key *key, void *value) {
-  struct rctx_value one = {key, value, NULL};
-  if (misused(parent == NULL, "parent is NULL (expected a context; a root is rctx_background())") ||
-      misused(key == NULL, "key is NULL (expected the address of an rctx_key)")) {
-    return rctx__refuse_values(-EINVAL, NULL, 0);
-  }
-  return rctx__derive_values(parent, &one, 1);
 }
 
 size_t rctx__print_string(const void *value, char *buf, size_t size) {

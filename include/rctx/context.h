@@ -53,7 +53,7 @@ enum rctx_origin {
  * exists any more; no library lock is held.
  */
 struct rctx_cause {
-  int code;         /* what rctx_err() reports: -1 .. -4095. Anything else counts as -ECANCELED */
+  int code;         /* what rctx_err() reports: -1 .. -4095. Anything else: -ECANCELED, for a deadline -ETIMEDOUT */
   int origin;       /* enum rctx_origin */
   const char *text; /* for people; NULL allowed */
   const char *file; /* who: NULL and 0 when unknown */

@@ -20,9 +20,10 @@ LAYERS = [
     ["manager.h"],
     ["memory"],
     ["timer"],
+    ["value", "arena"],
     ["tree"],
-    ["value"],
-    ["context", "after", "wait", "loop"],
+    ["context", "after", "wait"],
+    ["loop"],
     ["manager"],
     ["inspect"],
 ]
