@@ -235,6 +235,7 @@ class Crowd:
         self.total, self.over, self.progress, self.tick = len(clients), 0, progress, tick
         self.selector = selectors.DefaultSelector()
         self.leaving = []  # heap of (when, number, client, socket)
+        self.late_ms = []  # how late this process itself was to leave: the noise of the machine
         self.number = 0
 
     def run(self, timeout=120):
@@ -248,7 +249,8 @@ class Crowd:
                 self._start(self.waiting.pop())
                 next_start += self.gap
             while self.leaving and self.leaving[0][0] <= time.monotonic():
-                self._leave(*heapq.heappop(self.leaving)[2:])
+                when, _, client, sock = heapq.heappop(self.leaving)
+                self._leave(when, client, sock)
             self._serve(self._sleep(next_start))
             if self.tick:
                 self.tick(self.over / self.total)
@@ -280,9 +282,10 @@ class Crowd:
             self.number += 1
             heapq.heappush(self.leaving, (time.monotonic() + client.leave_ms / 1000, self.number, client, sock))
 
-    def _leave(self, client, sock):
+    def _leave(self, when, client, sock):
         if sock.fileno() < 0:
             return
+        self.late_ms.append((time.monotonic() - when) * 1000)
         if client.reset:  # RST instead of FIN
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self.selector.unregister(sock)
