@@ -126,6 +126,12 @@ static struct oracle_node *take_parent(struct ops *s) {
   return n ? n : &s->oracle.nodes[0];
 }
 
+// One of this manager: its clock is ours. What is below a context that found no memory is of the default manager.
+static struct oracle_node *take_own_parent(struct ops *s) {
+  struct oracle_node *n = take_parent(s);
+  return n->no_memory || n->foreign ? &s->oracle.nodes[0] : n;
+}
+
 // Near and far, past and future, on the boundaries of ticks and wheel levels, and at the ends of the number range.
 static int64_t take_span(struct ops *s) {
   static const int64_t spans[] = {0,
@@ -264,13 +270,12 @@ static void op_derive_cancel(struct ops *s) {
 }
 
 static void op_derive_timeout(struct ops *s) {
-  struct oracle_node *parent = take_parent(s);
+  struct oracle_node *parent = take_own_parent(s);
   uint8_t how = take(s);
   int64_t span = take_span(s);
   const struct rctx_cause *cause = how & 4 ? take_cause(s) : NULL;
   bool at = how & 1;
   struct oracle_spec spec = {.kind = RCTX_KIND_CANCEL, .has_deadline = true, .now_ns = s->clock_ns};
-  spec.deadline_ns = span <= 0 ? s->clock_ns : add(s->clock_ns, span);
   spec.deadline_ns = add(s->clock_ns, span);
   spec.deadline_cause = cause;
   begin_op(s, at ? "with_timeout_at" : "with_timeout");
@@ -283,7 +288,7 @@ static void op_derive_timeout(struct ops *s) {
 }
 
 static void op_derive_deadline(struct ops *s) {
-  struct oracle_node *parent = take_parent(s);
+  struct oracle_node *parent = take_own_parent(s);
   uint8_t how = take(s);
   int64_t deadline_ns, above;
   if (how % 4 == 0 && oracle_deadline(parent, &above)) { // around the parent's
@@ -345,7 +350,7 @@ static void set_spec_time(struct ops *s, uint8_t how, struct rctx_spec *real, st
 }
 
 static void op_derive_spec(struct ops *s) {
-  struct oracle_node *parent = take_parent(s);
+  struct oracle_node *parent = take_own_parent(s);
   uint8_t how = take(s);
   struct rctx_value values[ORACLE_BINDINGS];
   struct rctx_spec real = {0};
@@ -372,8 +377,12 @@ static void no_allocation(struct ops *s, size_t calls_before, size_t count_befor
   if (s->count == count_before) SAME("allocations of what must not fail", s->memory.calls, calls_before);
 }
 
-// The context is kept by nothing but the handle that is being given up: nobody may look at it afterwards. Callbacks that
-// run meanwhile find it given up already.
+static void forget_notes(struct ops *s) {
+  for (int i = 1; i < s->oracle.nnodes; i++) {
+    if (!ops_held(&s->oracle.nodes[i])) s->noted[i] = NULL;
+  }
+}
+
 static void op_cancel(struct ops *s) {
   struct oracle_node *n = take_held(s);
   uint8_t how = take(s);
@@ -383,6 +392,7 @@ static void op_cancel(struct ops *s) {
   ops_trace(s, " c%d cause %d", n->id, cause ? cause->code : 0);
   size_t calls = s->memory.calls, count = s->count;
   n->refs++; // held throughout, also when a callback gives the handle up
+  n->pins++;
   rctx_ref(n->real);
   bool expected = oracle_cancel(&s->oracle, n, cause, RCTX_ORIGIN_CANCEL);
   s->oracle.depth++;
@@ -395,14 +405,10 @@ static void op_cancel(struct ops *s) {
   }
   ops_check(s, n);
   n->refs--;
+  n->pins--;
+  forget_notes(s);
   rctx_unref(n->real);
   ops_check(s, n);
-}
-
-static void forget_notes(struct ops *s) {
-  for (int i = 1; i < s->oracle.nnodes; i++) {
-    if (!ops_held(&s->oracle.nodes[i])) s->noted[i] = NULL;
-  }
 }
 
 static void op_end(struct ops *s) {
@@ -433,11 +439,11 @@ static void op_end(struct ops *s) {
 
 static void op_unref(struct ops *s) {
   struct oracle_node *n = take_held(s);
-  if (!n) return;
+  if (!n || (!n->handle && n->refs == n->pins)) return;
   begin_op(s, "unref");
   size_t calls = s->memory.calls;
   rctx *ctx = n->real;
-  if (n->refs > 0) {
+  if (n->refs > n->pins) {
     n->refs--;
   } else {
     n->handle = false;
@@ -628,7 +634,7 @@ static void op_register(struct ops *s) {
   if (kind == ORACLE_LOOP && s->oracle.loop_gone[loop]) kind = ORACLE_INLINE;
   begin_op(s, kind == ORACLE_LOOP ? "watch" : kind == ORACLE_EXECUTOR ? "after_on" : "after_inline");
   ops_trace(s, " r%d on c%d, if ended %d, loop %d", (int)(model - s->oracle.regs), n->id, (int)on_ended, loop);
-  bool busy = model->state != REG_QUIET;
+  bool busy = oracle_busy(model);
   if (!busy) {
     reg->acts = where & 8;
     for (size_t i = 0; i < sizeof reg->action && reg->acts; i++) reg->action[i] = take(s);
@@ -755,18 +761,17 @@ static void op_fd(struct ops *s) {
   if (!n || n->no_memory) return;
   begin_op(s, "fd");
   ops_trace(s, " c%d", n->id);
-  struct oracle_node *of = oracle_fd_of(n);
   size_t failed = s->memory.failed;
   int fd = rctx_fd(n->real);
-  if (!of) {
+  if (!oracle_can_end(n)) {
     SAME("rctx_fd of what never ends", fd, -ENOTSUP);
   } else if (s->memory.failed != failed && fd == -ENOMEM) {
     ops_trace(s, " (no memory)");
   } else {
     OUGHT("a descriptor", fd >= 0);
-    of->has_fd = true;
+    n->has_fd = true;
     SAME("the same one", rctx_fd(n->real), fd);
-    SAME("readable once ended", poll(&(struct pollfd){fd, POLLIN, 0}, 1, 0), of->start != NULL);
+    SAME("readable once ended", poll(&(struct pollfd){fd, POLLIN, 0}, 1, 0), n->start != NULL);
   }
   ops_check(s, n);
 }

@@ -13,8 +13,8 @@ void oracle_init(struct oracle *o, int64_t tick_ns) {
   o->nnodes = 1;
 }
 
-int oracle_code(const struct rctx_cause *cause) {
-  return cause && cause->code < 0 && cause->code >= -ERRNO_MAX ? cause->code : -ECANCELED;
+static int code_of(const struct rctx_cause *cause, int otherwise) {
+  return cause && cause->code < 0 && cause->code >= -ERRNO_MAX ? cause->code : otherwise;
 }
 
 bool oracle_can_end(const struct oracle_node *n) { return n->kind != RCTX_KIND_ROOT && n->kind != RCTX_KIND_DETACHED; }
@@ -37,7 +37,7 @@ static void start_here(struct oracle_node *n, int err, int origin, const struct 
 
 static void time_out(struct oracle_node *n) {
   const struct rctx_cause *cause = n->deadline_cause;
-  start_here(n, cause ? oracle_code(cause) : -ETIMEDOUT, cause ? cause->origin : RCTX_ORIGIN_DEADLINE, cause, true);
+  start_here(n, code_of(cause, -ETIMEDOUT), cause ? cause->origin : RCTX_ORIGIN_DEADLINE, cause, true);
 }
 
 // With its parent; but a deadline of its own is never later than an ancestor's, so when time is what ended the ancestor,
@@ -63,7 +63,7 @@ static void mark_below(struct oracle *o, struct oracle_node *top) {
 
 bool oracle_cancel(struct oracle *o, struct oracle_node *n, const struct rctx_cause *cause, int origin) {
   if (n->start || !oracle_can_end(n)) return false;
-  start_here(n, oracle_code(cause), cause ? cause->origin : origin, cause, false);
+  start_here(n, code_of(cause, -ECANCELED), cause ? cause->origin : origin, cause, false);
   n->taken = cause;
   mark_below(o, n);
   return true;
@@ -85,11 +85,15 @@ uint64_t oracle_deadline_tick(const struct oracle *o, int64_t deadline_ns) {
 
 bool oracle_is_due(const struct oracle *o, const struct oracle_node *n, int64_t now_ns) {
   uint64_t now = now_ns <= 0 ? 0 : (uint64_t)now_ns / (uint64_t)o->tick_ns;
-  return oracle_armed(n) && oracle_deadline_tick(o, n->deadline_ns) <= now;
+  bool waits = n->has_deadline && n->deadline_ns != INT64_MAX && !n->start && !n->gone;
+  return waits && oracle_deadline_tick(o, n->deadline_ns) <= now;
 }
 
+// No timer where the parent ends no later: the parent's, or an ancestor's, does for both.
 bool oracle_armed(const struct oracle_node *n) {
-  return n->has_deadline && n->deadline_ns != INT64_MAX && !n->start && !n->gone;
+  int64_t above;
+  if (!n->has_deadline || n->deadline_ns == INT64_MAX || n->start || n->gone) return false;
+  return !oracle_deadline(n->parent, &above) || above > n->deadline_ns;
 }
 
 void oracle_expire(struct oracle *o, struct oracle_node *n) {
@@ -133,6 +137,7 @@ static bool earlier_above(const struct oracle_node *parent, int64_t deadline_ns)
 struct oracle_node *oracle_derive(struct oracle *o, struct oracle_node *parent, const struct oracle_spec *spec) {
   struct oracle_node *n = new_node(o, spec);
   n->parent = parent;
+  n->foreign = parent->no_memory || parent->foreign;
   n->values_from = spec->values_from;
   n->name = spec->name;
   n->nown = spec->nown;
@@ -145,7 +150,7 @@ struct oracle_node *oracle_derive(struct oracle *o, struct oracle_node *parent, 
   }
   if (parent->start && oracle_can_end(n)) {
     n->start = parent->start;
-  } else if (n->has_deadline && n->deadline_ns <= spec->now_ns) {
+  } else if (n->has_deadline && n->deadline_ns <= spec->now_ns && n->deadline_ns != INT64_MAX) {
     time_out(n);
   }
   return n;
@@ -215,6 +220,7 @@ static bool seen_from(const struct oracle_node *n, const struct oracle_node *abo
 
 size_t oracle_registrations(const struct oracle *o, const struct oracle_node *n) {
   size_t count = 0;
+  if (n->kind == RCTX_KIND_ROOT) return 0;
   for (int i = 0; i < ORACLE_REGS; i++) count += !begun(&o->regs[i]) && seen_from(o->regs[i].node, n);
   return count;
 }
@@ -236,18 +242,17 @@ size_t oracle_depth(const struct oracle_node *n) {
   return depth;
 }
 
-struct oracle_node *oracle_fd_of(struct oracle_node *n) {
-  const struct oracle_node *at = n;
-  while (at->kind == RCTX_KIND_VALUE) at = at->parent;
-  if (!oracle_can_end(at)) return NULL;
-  return n - (n->id - at->id);
-}
-
 // ---- registrations ---------------------------------------------------------------------------------------------------
+
+// What nothing will ever run may be used again without a stop.
+bool oracle_busy(const struct oracle_reg *r) {
+  return r->state != REG_QUIET && r->state != REG_NEVER && r->state != REG_DROPPED;
+}
 
 int oracle_register(struct oracle *o, struct oracle_reg *r, struct oracle_node *n, enum oracle_where where, int loop,
                     enum rctx_on_ended on_ended) {
-  if (r->state != REG_QUIET) return -EBUSY;
+  if (oracle_busy(r)) return -EBUSY;
+  r->state = REG_QUIET;
   r->node = n;
   r->where = where;
   r->loop = loop;
@@ -314,18 +319,24 @@ const struct oracle_reg *oracle_overdue(const struct oracle *o, int depth) {
 
 // ---- who keeps whom --------------------------------------------------------------------------------------------------
 
-static bool kept_by_reg(const struct oracle *o, const struct oracle_node *n) {
+static size_t kept_by_regs(const struct oracle *o, const struct oracle_node *n) {
+  size_t count = 0;
   for (int i = 0; i < ORACLE_REGS; i++) {
-    const struct oracle_reg *r = &o->regs[i];
-    if (r->node == n && r->state != REG_QUIET && r->state != REG_NEVER && r->state != REG_DROPPED) return true;
+    count += o->regs[i].node == n && oracle_busy(&o->regs[i]);
   }
-  return false;
+  return count;
 }
 
-static bool kept_by_node(const struct oracle *o, const struct oracle_node *n) {
+// The handle, references, registrations, and those that took their values from here.
+size_t oracle_references(const struct oracle *o, const struct oracle_node *n) {
+  size_t count = (n->handle ? 1 : 0) + n->refs + kept_by_regs(o, n);
+  for (int i = n->id + 1; i < o->nnodes; i++) count += !o->nodes[i].gone && o->nodes[i].values_from == n;
+  return count;
+}
+
+static bool has_child(const struct oracle *o, const struct oracle_node *n) {
   for (int i = n->id + 1; i < o->nnodes; i++) {
-    const struct oracle_node *other = &o->nodes[i];
-    if (!other->gone && (other->parent == n || other->values_from == n)) return true;
+    if (!o->nodes[i].gone && o->nodes[i].parent == n) return true;
   }
   return false;
 }
@@ -336,8 +347,8 @@ size_t oracle_collect(struct oracle *o) {
   for (int i = o->nnodes - 1; i > 0; i--) {
     struct oracle_node *n = &o->nodes[i];
     if (n->gone) continue;
-    n->gone = !n->handle && !n->refs && !kept_by_reg(o, n) && !kept_by_node(o, n);
-    left += !n->gone && !n->no_memory;
+    n->gone = oracle_references(o, n) == 0 && !has_child(o, n);
+    left += !n->gone && !n->no_memory && !n->foreign;
   }
   return left;
 }

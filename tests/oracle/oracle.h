@@ -39,11 +39,13 @@ struct oracle_node {
   int64_t deadline_ns;
   const struct rctx_cause *deadline_cause; // NULL: the library's own
   bool no_memory;                          // born ended with -ENOMEM: has nothing
+  bool foreign;                            // below such a one: of the default manager
   struct oracle_node *start;               // NULL: live; else where the end came from
   struct oracle_end end;                   // if start is this node
   const struct rctx_cause *taken;          // the cause of a cancel that won here
   bool handle;
   unsigned refs;
+  unsigned pins; // of the references those that operations under way need for themselves
   bool gone;
   bool has_fd;
   void *real; // the rctx
@@ -118,12 +120,12 @@ size_t oracle_visible(const struct oracle_node *n, struct oracle_binding *out); 
 size_t oracle_children(const struct oracle *o, const struct oracle_node *n);
 size_t oracle_registrations(const struct oracle *o, const struct oracle_node *n);
 size_t oracle_depth(const struct oracle_node *n);
-struct oracle_node *oracle_fd_of(struct oracle_node *n); // the context whose fd it is, or NULL
 bool oracle_armed(const struct oracle_node *n);
 
 // Registering: what rctx answers. The registration becomes REGISTERED, NEVER, DUE or stays QUIET.
 int oracle_register(struct oracle *o, struct oracle_reg *r, struct oracle_node *n, enum oracle_where where, int loop,
                     enum rctx_on_ended on_ended);
+bool oracle_busy(const struct oracle_reg *r);
 bool oracle_stop(struct oracle_reg *r);
 bool oracle_may_begin(const struct oracle *o, const struct oracle_reg *r); // by order of registration on its context
 void oracle_loop_destroy(struct oracle *o, int loop);
@@ -132,8 +134,7 @@ const struct oracle_reg *oracle_overdue(const struct oracle *o, int depth); // d
 
 // Who is not kept by anybody any more is gone; returns how many contexts are left.
 size_t oracle_collect(struct oracle *o);
+size_t oracle_references(const struct oracle *o, const struct oracle_node *n);
 size_t oracle_timers(const struct oracle *o);
-
-int oracle_code(const struct rctx_cause *cause); // as rctx_err() reports it
 
 #endif
