@@ -49,7 +49,7 @@ static long long heap_bytes(void) {
       mallctl("stats.allocated", &allocated, &size, NULL, 0) == 0)
     return (long long)allocated;
   struct mallinfo2 info = mallinfo2();
-  return (long long)(info.uordblks + info.hblkhd);
+  return (long long)info.uordblks + (long long)info.hblkhd;
 }
 
 static json_int_t load(_Atomic uint64_t *counter) {

@@ -31,7 +31,7 @@ static void append(struct log_line *line, const char *format, ...) {
   size_t room = sizeof line->text - line->length - 3; /* for the closing brace, newline, NUL */
   va_list values;
   va_start(values, format);
-  int wanted = vsnprintf(line->text + line->length, room, format, values);
+  int wanted = vsnprintf(line->text + line->length, room, format, values); /* NOLINT(clang-analyzer-valist*) */
   va_end(values);
   if (wanted > 0)
     line->length += (size_t)wanted < room ? (size_t)wanted : 0; /* a field that does not fit is left out whole */
@@ -96,7 +96,7 @@ void log_message(const struct scope *scope, enum log_level level, const char *fo
   va_list values;
   if (level == LOG_DEBUG && !show_debug) return;
   va_start(values, format);
-  vsnprintf(message, sizeof message, format, values);
+  vsnprintf(message, sizeof message, format, values); /* NOLINT(clang-analyzer-valist*): it was started */
   va_end(values);
   escape(message, clean, sizeof clean);
   if (scope) scope_each_value(scope, add_pair, &tail);

@@ -30,7 +30,7 @@ enum { EXIT_PORT = 3, EXIT_LEFTOVER = 4, BACKLOG = 1024 };
 
 struct server {
   struct options options;
-  struct worker *workers;
+  struct worker workers[WORKERS_MAX];
   int64_t nworkers, ndone;
   int listen_fd, signal_fd, done_fd;
 };
@@ -122,8 +122,7 @@ static void raise_descriptor_limit(void) {
 
 static bool start_workers(struct server *server) {
   server->done_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-  server->workers = calloc((size_t)server->options.workers, sizeof *server->workers);
-  if (!server->workers || server->done_fd < 0) return false;
+  if (server->done_fd < 0) return false;
   while (server->nworkers < server->options.workers) {
     if (!worker_start(&server->workers[server->nworkers], &server->options, server->listen_fd, server->done_fd))
       return false;
@@ -139,7 +138,6 @@ static bool report(struct server *server, int fds_at_start) {
   log_close();
   close(server->signal_fd);
   close(server->done_fd);
-  free(server->workers);
   libevent_global_shutdown();
   curl_global_cleanup();
   int fds = fds_open() - fds_at_start;
@@ -151,7 +149,7 @@ static bool report(struct server *server, int fds_at_start) {
 }
 
 int main(int argc, char **argv) {
-  struct server server = {.nworkers = 0};
+  static struct server server; /* the workers keep pointers into it, until the very end */
   int fds_at_start = fds_open(), port = 0;
   bool done;
   int wrong = options_parse(argc, argv, &server.options, &done);

@@ -33,7 +33,7 @@ static bool add_upstream(struct options *options, const char *text) {
   memcpy(name, text, name_length);
   name[name_length] = '\0';
   if (!parse_token(name, (int)sizeof upstream->name - 1, upstream->name)) return false;
-  strcpy(upstream->address, equals + 1);
+  memcpy(upstream->address, equals + 1, strlen(equals + 1) + 1);
   options->nupstreams++;
   return true;
 }
@@ -64,7 +64,7 @@ static bool set_number(struct options *options, int which, const char *name, con
   const struct {
     int64_t *to, min, max;
   } numbers[] = {{&options->port, 0, 65535},
-                 {&options->workers, 1, 64},
+                 {&options->workers, 1, WORKERS_MAX},
                  {&options->timeout_ms, TIMEOUT_MS_MIN, TIMEOUT_MS_MAX},
                  {&options->reserve_ms, 0, 1000},
                  {&options->drain_ms, 0, 600000},

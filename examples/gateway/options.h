@@ -7,7 +7,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-enum { UPSTREAMS_MAX = 8, TIMEOUT_MS_MIN = 1, TIMEOUT_MS_MAX = 60000 };
+enum { UPSTREAMS_MAX = 8, WORKERS_MAX = 64, TIMEOUT_MS_MIN = 1, TIMEOUT_MS_MAX = 60000 };
 
 struct upstream {
   char name[32];

@@ -121,15 +121,15 @@ static struct scope *watch(rctx *ctx, struct scope_loop *loop, scope_stop_fn on_
   return scope;
 }
 
-struct scope *scope_request(struct scope_loop *loop, int64_t now_ns, int64_t timeout_ms, const char *trace,
-                            const char *peer, scope_stop_fn on_stop, void *arg) {
-  char *own_trace = strdup(trace), *own_peer = strdup(peer);
-  if (!own_trace || !own_peer) {
-    free(own_trace);
-    free(own_peer);
+struct scope *scope_request(struct scope_loop *loop, int64_t now_ns, int64_t timeout_ms, const char *trace_id,
+                            const char *client, scope_stop_fn on_stop, void *arg) {
+  char *own_id = strdup(trace_id), *own_client = strdup(client);
+  if (!own_id || !own_client) {
+    free(own_id);
+    free(own_client);
     return NULL;
   }
-  struct rctx_value values[] = {trace_id_value(own_trace), client_value(own_peer)};
+  struct rctx_value values[] = {trace_id_value(own_id), client_value(own_client)};
   rctx *ctx = rctx_derive(server, &(struct rctx_spec){
                                       .name = "request",
                                       .now_ns = now_ns,
@@ -142,8 +142,8 @@ struct scope *scope_request(struct scope_loop *loop, int64_t now_ns, int64_t tim
   return watch(ctx, loop, on_stop, arg);
 }
 
-struct scope *scope_call(struct scope *request, const struct upstream *to, scope_stop_fn on_stop, void *arg) {
-  struct rctx_value value = upstream_value(to->name);
+struct scope *scope_call(struct scope *request, const struct upstream *upstream, scope_stop_fn on_stop, void *arg) {
+  struct rctx_value value = upstream_value(upstream->name);
   rctx *ctx = rctx_derive(request->ctx, &(struct rctx_spec){.name = "call", .values = &value, .nvalues = 1});
   return watch(ctx, request->loop, on_stop, arg);
 }

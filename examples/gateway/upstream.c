@@ -173,7 +173,7 @@ static void read_headers(struct call *call) {
   const struct evkeyvalq *headers = evhttp_request_get_input_headers(call->http);
   const char *trace_id = evhttp_find_header(headers, "x-trace-id");
   const char *budget = evhttp_find_header(headers, "x-request-timeout-ms");
-  if (!trace_id || !parse_token(trace_id, TRACE_ID_MAX, call->trace_id)) strcpy(call->trace_id, "-");
+  if (!trace_id || !parse_token(trace_id, TRACE_ID_MAX, call->trace_id)) memcpy(call->trace_id, "-", 2);
   call->budget_ms = -1;
   if (budget && !parse_whole(budget, &call->budget_ms)) call->budget_ms = -1;
   if (call->budget_ms >= 0 && call->budget_ms < 3600000 && settings[HEED_BUDGET].value)
@@ -185,7 +185,8 @@ static int64_t work_of_user_ms(struct evhttp_request *http) {
   static const char prefix[] = "user=takes-";
   const char *query = evhttp_uri_get_query(evhttp_request_get_evhttp_uri(http));
   int64_t ms = 0;
-  if (!query || strncmp(query, prefix, sizeof prefix - 1) || !parse_whole(query + sizeof prefix - 1, &ms) || ms > 60000)
+  if (!query || strncmp(query, prefix, sizeof prefix - 1) != 0 || !parse_whole(query + sizeof prefix - 1, &ms) ||
+      ms > 60000)
     return 0;
   return ms;
 }
@@ -215,7 +216,7 @@ static void serve(struct evhttp_request *http, void *arg) {
 static bool set(const char *name, const char *text) {
   int64_t value;
   for (int i = 0; i < NSETTINGS; i++) {
-    if (strcmp(name, settings[i].name)) continue;
+    if (strcmp(name, settings[i].name) != 0) continue;
     if (!parse_whole(text, &value) || value > settings[i].max || (i == STEP_MS && value == 0)) return false;
     settings[i].value = value;
     if (i == SEED) service.random = (uint64_t)value;

@@ -13,7 +13,7 @@
 #include <sys/eventfd.h>
 #include <unistd.h>
 
-enum { HEADERS_MAX = 16 * 1024, BODY_MAX = 64 * 1024, IDLE_S = 75, HURRY_MS = 500 };
+enum { HEADERS_MAX = 16 * 1024, BODY_MAX = 64 * 1024, IDLE_S = 75, HURRY_US = 500000 };
 
 /* ---- answering --------------------------------------------------------------------------------------------------- */
 
@@ -103,7 +103,7 @@ static void told(evutil_socket_t fd, short what, void *arg) {
     worker->draining = true;
     evhttp_del_accept_socket(worker->http, worker->listening);
   }
-  if (orders & WORKER_HURRY) event_add(worker->patience, &(struct timeval){.tv_usec = HURRY_MS * 1000});
+  if (orders & WORKER_HURRY) event_add(worker->patience, &(struct timeval){.tv_usec = HURRY_US});
   end_if_drained(worker);
 }
 
