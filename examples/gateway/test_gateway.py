@@ -432,6 +432,16 @@ class CommandLine(Case):
         self.assertEqual(self.run_gateway("--help").returncode, 0)
 
 
+    def test_the_tour_refuses_options_it_does_not_have(self):
+        tour = os.path.join(os.path.dirname(os.path.abspath(__file__)), "tour.py")
+        for options in (["--nonsense"], ["--port", "80"], ["--serve", "--port", "abc"], ["--serve", "--port", "70000"],
+                        ["stray"], ["--serve", "--quick"]):
+            done = subprocess.run([sys.executable, "-B", tour, *options], capture_output=True, text=True, timeout=60,
+                                  check=False)
+            self.assertEqual(done.returncode, 2, options)
+            self.assertIn("error", done.stderr)
+
+
 class WithoutContexts(Case):
     """The other gateway works, too; what it does not do is what contexts are for."""
     CONTEXTS = False

@@ -355,7 +355,8 @@ def table(off, on):
         ("  running, needed more", lambda f: f"cut after {f.long_s:.1f} s, {f.long_status}"
          + (', "shutdown"' if f.long_told else "")),
         ("Left over at the end", left),
-        ("  memory in use, after - before the scenes", lambda f: f"{f.heap_kb:+,.0f} KiB (RSS {f.rss_kb:+,} KiB)"),
+        ("  memory: more in use than before the scenes", lambda f: f"{max(0, f.heap_kb):,.0f} KiB (heap {f.heap_kb:+,.0f}, "
+         f"RSS {f.rss_kb:+,})"),
     ]
 
 
@@ -400,7 +401,7 @@ def promises(scale, off, on):
         f"SIGTERM: the {on.long} still running then, and no others ({on.cut}), were cancelled and answered: \"shutdown\""
     yield bool(on.side.left) and not left_now, f"nothing is left at the end: {left_now or 'contexts 0, timers 0, fds 0'}"
     yield on.contexts_idle == 1, f"idle after the scenes, one context is alive, the server's: {on.contexts_idle}"
-    yield on.heap_kb <= heap_limit_kb, f"memory in use grew by {on.heap_kb:,.0f} KiB (limit {heap_limit_kb})"
+    yield on.heap_kb <= heap_limit_kb, f"memory in use grew by {max(0, on.heap_kb):,.0f} KiB (limit {heap_limit_kb})"
 
 
 def judge(tour):
@@ -480,7 +481,7 @@ def main():
     arguments = read_arguments()
     if missing():
         print(missing(), file=sys.stderr)
-        return 2
+        return 1
     end_cleanly_on_signals()
     begin = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="rctx-gateway-") as directory:

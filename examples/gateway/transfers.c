@@ -1,4 +1,10 @@
-/* transfers.c - see transfers.h. */
+/*
+ * transfers.c - see transfers.h.
+ *
+ * libcurl 7.88 closes a socket that is still connecting first and says CURL_POLL_REMOVE afterwards, in the same call. With
+ * several workers another thread may have been given the same descriptor number by then. That does no harm: the removal
+ * goes to this worker's own epoll set, where the number is not known any more.
+ */
 #include "transfers.h"
 
 #include <stdlib.h>
