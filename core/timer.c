@@ -200,14 +200,12 @@ int rctx__timer_arm(struct rctx *node) {
   return ARM_DONE;
 }
 
-bool rctx__timer_disarm(struct rctx *node) {
-  uint8_t state = load_acquire(&node->timer_state); /* partners: the stores of NONE below and of FIRED in collect() */
-  if (state == TIMER_NONE) return true;
-  if (state == TIMER_FIRED) return false;
+bool rctx__timer_disarm_slow(struct rctx *node) {
+  if (load_acquire(&node->timer_state) == TIMER_FIRED) return false; /* final; partner: collect() */
   struct rctx__shard *shard =
       &load_acquire(&node->manager->timers.shards)[node->timer_shard]; /* partner: shards_make() */
   rctx__take(&shard->lock);
-  state = load_relaxed(&node->timer_state); /* under its lock */
+  uint8_t state = load_relaxed(&node->timer_state); /* under its lock */
   if (state == TIMER_ARMED) {
     rctx__wheel_remove(&shard->wheel, &node->timer);
     shard->armed--;

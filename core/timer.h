@@ -56,7 +56,11 @@ enum rctx__armed { ARM_DONE = 0, ARM_DUE = 1 }; /* or -errno */
 /** Arm a node's own deadline. ARM_DUE: its time has come already, nothing was armed. */
 int rctx__timer_arm(struct rctx *node);
 /** Disarm. True if nothing of the timer is or will be under way: it was never armed, or it has just been taken out. */
-bool rctx__timer_disarm(struct rctx *node);
+bool rctx__timer_disarm_slow(struct rctx *node);
+static inline bool rctx__timer_disarm(struct rctx *node) {
+  /* Partners: the stores of NONE in rctx__timer_disarm_slow() and of FIRED in collect(). */
+  return likely(load_acquire(&node->timer_state) == TIMER_NONE) || rctx__timer_disarm_slow(node);
+}
 
 size_t rctx__timers_armed(const struct rctx_manager *manager);
 /** In the child of a fork: the thread is gone; start it again if something is armed. */

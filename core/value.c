@@ -211,9 +211,7 @@ static void bury_one(const struct rctx_value *value, void *arg) {
   }
 }
 
-void rctx__values_bury(rctx *node, rctx **held) {
-  if (node->own & OWN_DESTROYERS) each_own(node, bury_one, held);
-}
+void rctx__values_bury_slow(rctx *node, rctx **held) { each_own(node, bury_one, held); }
 
 struct search {
   const struct rctx_key *key;
@@ -246,8 +244,7 @@ void rctx__each_own_value(const rctx *node, void (*fn)(const struct rctx_value *
   each_own(node, show_one, &shown);
 }
 
-void rctx__values_free(rctx *node) {
-  if (!(node->own & OWN_BLOCK)) return;
+void rctx__values_free_slow(rctx *node) {
   uintptr_t values = node->values;
   while (values && block_of(values)->owner == node) {
     struct rctx__block *block = block_of(values);

@@ -41,13 +41,19 @@ int rctx__values_add(rctx *node, const struct rctx_value *values, size_t n, bool
 
 /** Call the destructors of the node's own bindings, newest first. Contexts that were held and lost their last reference are
  *  pushed onto *held (through link). */
-void rctx__values_bury(rctx *node, rctx **held);
+void rctx__values_bury_slow(rctx *node, rctx **held);
+static inline void rctx__values_bury(rctx *node, rctx **held) {
+  if (unlikely(node->own & OWN_DESTROYERS)) rctx__values_bury_slow(node, held);
+}
 
 /** Call fn for the node's own bindings, newest first, hidden ones left out. */
 void rctx__each_own_value(const rctx *node, void (*fn)(const struct rctx_value *value, void *arg), void *arg);
 
 /** Free the blocks that the node began. */
-void rctx__values_free(rctx *node);
+void rctx__values_free_slow(rctx *node);
+static inline void rctx__values_free(rctx *node) {
+  if (unlikely(node->own & OWN_BLOCK)) rctx__values_free_slow(node);
+}
 
 /** The node's own binding of a hidden key, or NULL. */
 void *rctx__value_own(const rctx *node, const struct rctx_key *key);
