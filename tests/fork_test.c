@@ -2,8 +2,8 @@
 // library's threads were alive in the parent. What is checked in the child ends its process with a code other than 0.
 #include "support/check.h"
 #include "support/leftovers.h"
+#include "support/tasks.h"
 
-#include <dirent.h>
 #include <poll.h>
 #include <pthread.h>
 #include <semaphore.h>
@@ -56,14 +56,6 @@ static void in_a_child(void (*body)(void *), void *arg) {
 #define NEEDS_A_MALLOC_THAT_FORKS() ((void)0)
 #endif
 
-static size_t tasks(void) {
-  size_t count = 0;
-  DIR *dir = opendir("/proc/self/task");
-  for (struct dirent *entry; (entry = readdir(dir));) count += entry->d_name[0] != '.';
-  closedir(dir);
-  return count;
-}
-
 static struct rctx_stats stats(void) {
   struct rctx_stats now;
   rctx_stats(rctx_manager_default(), &now);
@@ -112,7 +104,7 @@ static void timers_and_callbacks_work(void *unused) {
   sem_t ran;
   struct rctx_after node = {0};
   (void)unused;
-  REQUIRE(stats().threads == tasks() - 1); // as many as it says, and those only
+  REQUIRE(tasks_are(1 + stats().threads)); // as many as it says, and those only
   rctx *timed = rctx_with_timeout(rctx_background(), 2 * MS);
   sem_init(&ran, 0, 0);
   REQUIRE(rctx_after(timed, &node, post, &ran) >= 0); // it may have ended already

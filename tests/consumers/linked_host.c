@@ -3,9 +3,10 @@
 //   linked_host malloc    malloc is still the C library's, and jemalloc is nowhere
 //   linked_host signals   no signal's disposition or mask is touched by any use
 //   linked_host threads   no thread before the first timer
+#include "../support/tasks.h"
+
 #include <rctx/rctx.h>
 
-#include <dirent.h>
 #include <dlfcn.h>
 #include <poll.h>
 #include <semaphore.h>
@@ -94,20 +95,12 @@ static void check_signals(void) {
   }
 }
 
-static size_t tasks(void) {
-  size_t count = 0;
-  DIR *dir = opendir("/proc/self/task");
-  for (struct dirent *entry; (entry = readdir(dir));) count += entry->d_name[0] != '.';
-  closedir(dir);
-  return count;
-}
-
 static void check_threads(void) {
-  size_t before = tasks();
+  size_t before = tasks_before();
   use_without_timers();
-  REQUIRE(tasks() == before);
+  REQUIRE(tasks_are(before));
   use_timers_and_threads();
-  REQUIRE(tasks() == before + 2);
+  REQUIRE(tasks_are(before + 2));
 }
 
 int main(int argc, char **argv) {

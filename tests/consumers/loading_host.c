@@ -1,6 +1,7 @@
 // A program that knows nothing of rctx and loads it at run time, as NGINX or Python do: dlopen, use, dlclose, again and
 // again. Prints nothing unless something is wrong; guest_test runs it with the library's path.
-#include <dirent.h>
+#include "../support/tasks.h"
+
 #include <dlfcn.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -14,14 +15,6 @@
       exit(1);                                                                                                         \
     }                                                                                                                  \
   } while (0)
-
-static size_t tasks(void) {
-  size_t count = 0;
-  DIR *dir = opendir("/proc/self/task");
-  for (struct dirent *entry; (entry = readdir(dir));) count += entry->d_name[0] != '.';
-  closedir(dir);
-  return count;
-}
 
 typedef const void *(*background_fn)(void);
 typedef void *(*with_timeout_fn)(const void *parent, int64_t ns);
@@ -41,19 +34,19 @@ static void use(void *library) {
 
 int main(int argc, char **argv) {
   if (argc != 2) return 2;
-  size_t before = tasks();
+  size_t before = tasks_before();
   for (int i = 0; i < 50; i++) {
     void *library = dlopen(argv[1], RTLD_NOW | RTLD_LOCAL);
     REQUIRE(library != NULL);
     REQUIRE(dlclose(library) == 0);
   }
-  REQUIRE(tasks() == before);    // loading alone starts nothing
+  REQUIRE(tasks_are(before));    // loading alone starts nothing
   for (int i = 0; i < 20; i++) { // its timer thread lives on through dlclose
     void *library = dlopen(argv[1], RTLD_NOW | RTLD_LOCAL);
     REQUIRE(library != NULL);
     use(library);
     REQUIRE(dlclose(library) == 0);
   }
-  REQUIRE(tasks() == before + 1); // and there is one, not twenty
+  REQUIRE(tasks_are(before + 1)); // and there is one, not twenty
   return 0;
 }
