@@ -16,8 +16,8 @@
  *     └───────────stop────> STOPPING <─┘ stop     STOPPING ──> STOPPED
  *
  * Who wins the compare-and-swap out of ARMED or QUEUED owns the node: it alone unlinks it, under the lock of the list it
- * is in, and writes the last state, which is the last touch; what it still needs (ctx) it has read before. MOVING is
- * left by the marker within a few instructions: stop spins.
+ * is in, lets go of the context, and writes the last state, which is the last touch. MOVING is left by the marker within a
+ * few instructions: stop spins.
  *
  * The marker claims one node, lets go of the lock, runs it, and looks again: it must not claim a batch. A callback that
  * stops a later node of its own thread's batch could neither wait for it (itself) nor let the caller free it.
@@ -107,10 +107,10 @@ inline STOP()
 			UNLINK_CTX(0);
 			UNLOCK_CTX();
 #endif
-			atomic { alive(0); state[0] = STOPPED; trues++; told_ = 1 }
 #ifndef BUG_UNREF_BEFORE_UNLINK
 			UNREF_CTX();
 #endif
+			atomic { alive(0); state[0] = STOPPED; trues++; told_ = 1 }
 			break
 		:: else
 		fi
@@ -121,8 +121,8 @@ inline STOP()
 			atomic { !queue_lock -> queue_lock = 1 }
 			atomic { alive(0); assert(in_queue); in_queue = 0 }
 			queue_lock = 0;
-			atomic { alive(0); state[0] = STOPPED; trues++; told_ = 1 }
 			UNREF_CTX();
+			atomic { alive(0); state[0] = STOPPED; trues++; told_ = 1 }
 			break
 		:: else
 		fi
@@ -194,11 +194,14 @@ inline RUN(n, me)
 		:: THROUGH(0)
 		fi
 	fi;
-	atomic { alive(n); assert(state[n] == RUNNING); state[n] = RAN }
 #ifdef BUG_CTX_AFTER_RAN
+	atomic { alive(n); assert(state[n] == RUNNING); state[n] = RAN }
 	alive(n);
-#endif
 	UNREF_CTX()
+#else
+	UNREF_CTX();
+	atomic { alive(n); assert(state[n] == RUNNING); state[n] = RAN }
+#endif
 }
 
 /* Under the context's lock: claim node n if it is there and still ARMED. ok_ tells. */

@@ -11,8 +11,9 @@
  * out under the same lock first; what makes the driver's later, unlocked use safe is the pin taken under that lock. A
  * count that is 0 means: its owner is on the way to that lock; the node is taken out but not touched again.
  *
- * FIRED is read without the lock (a release then does not take it), so it is the last thing the driver writes to a node
- * that it could not pin, after the pin. NONE and ARMED are looked at again under the lock.
+ * FIRED and NONE are read without the lock (a release then does not take it). So FIRED is the last thing the driver writes
+ * to a node that it could not pin, after the pin. Who writes NONE has a reference (or releases). ARMED is looked at again
+ * under the lock.
  *
  * node->link is shared with the wheel's entry: a walk that marked a node may chain it for its notify phase only after
  * the node is out of the wheel, and the driver may not chain what it has taken out: a walk may be using the link.
@@ -57,16 +58,15 @@ bit  shard;
 inline DISARM(n)
 {
 	if
-	:: atomic { timer[n] == FIRED -> alive(n) }
-	:: atomic { timer[n] != FIRED && !shard -> alive(n); shard = 1 }
-		d_step {
-			alive(n);
-			if
-			:: timer[n] == ARMED -> timer[n] = NONE; assert(link_user[n] == WHEEL); link_user[n] = 0
-			:: else
-			fi;
-			shard = 0
-		}
+	:: atomic { timer[n] != ARMED -> alive(n) }
+	:: atomic { timer[n] == ARMED && !shard -> alive(n); shard = 1 }
+		if
+		:: atomic { timer[n] == ARMED -> alive(n); assert(link_user[n] == WHEEL) }
+			link_user[n] = 0;
+			atomic { alive(n); timer[n] = NONE }
+		:: else
+		fi;
+		shard = 0
 	fi
 }
 

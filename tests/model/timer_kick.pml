@@ -4,36 +4,41 @@
  *        early   arms 1 on shard 0
  *        back    arms 3 on shard 1, takes it back, arms 2 there
  *        late    arms 2 on shard 0
- *        driver  scans, publishes when it will wake, scans again, sleeps
+ *        driver  works, scans, publishes when it will wake, sleeps
  *
  * arm: under the shard's lock insert and read sleep_until; after the unlock, if the timer is earlier, kick: seq++, wake.
- * driver: k = seq; sleep_until = SCANNING (0: nothing is earlier, nobody kicks); next = earliest of all shards;
- * sleep_until = next; read every shard again; if none is earlier, futex_wait(seq == k, until next).
+ * driver: k = seq; sleep_until = NEVER (kick me for anything); next = earliest of all shards, each under its lock;
+ * sleep_until = next; futex_wait(seq == k, until next); sleep_until = AT_WORK (kick me for nothing) until the next scan.
  *
- * Why SCANNING may be 0. An armer that reads 0 or any value from before `sleep_until = next` does so while it holds its
- * shard's lock, so before the driver takes that lock for the second scan: the second scan sees the timer. An armer that
- * comes after the second scan of its shard finds `next` published, and kicks if it is earlier; the kick changes seq after
- * k was sampled, so the driver does not fall asleep or is woken. The order is carried by the shard's lock alone.
+ * Why one scan is enough. An armer that comes before the scan of its shard is seen by it. One that comes after takes the
+ * lock that the scan has let go of, so it finds NEVER or `next` in sleep_until, and kicks if its timer is earlier; k was
+ * sampled before, so the driver does not fall asleep or is woken. A value from before NEVER was stored can only be read by
+ * an armer that came before the scan. The order is carried by the shard's lock alone.
+ *
+ * VARIANT_TWO_SCANS is the other way round: sleep_until = AT_WORK while scanning, so nobody kicks, and after publishing
+ * every shard is read again. Fewer kicks, twice the locks; both are right.
  *
  * Checked: whenever the driver sleeps, every armed timer earlier than the end of its sleep belongs to an armer that has
  * yet to kick. (At the moment of falling asleep for all timers, and when an armer returns for its own.)
  *
  * C: core/timer.c, arm / disarm and the driver's sleep.
  *
+ * ALSO VARIANT_TWO_SCANS: see above
  * PLANT BUG_READ_BEFORE_LOCK: the armer reads sleep_until before it takes the shard's lock
- * PLANT BUG_NO_SECOND_SCAN: the driver sleeps without reading the shards again after publishing
- * PLANT BUG_SEQ_AFTER_SCAN: seq is sampled after the scans
+ * PLANT BUG_QUIET_SCAN: one scan, with sleep_until saying "kick me for nothing" meanwhile
+ * PLANT BUG_PUBLISH_AFTER_SCAN: one scan, with the end of the last sleep still published meanwhile
+ * PLANT BUG_SEQ_AFTER_SCAN: seq is sampled after the scan
  * PLANT BUG_KICK_WITHOUT_SEQ: the kick wakes without changing seq
- * PLANT BUG_SECOND_SCAN_UNLOCKED: the second scan reads without the shards' locks what is published after the unlock
+ * PLANT BUG_SCAN_UNLOCKED: the scan reads, without the shard's lock, what armers publish after they have unlocked
  */
-#define SCANNING 0
+#define AT_WORK 0
 #define NEVER 9
 #define TIMERS 3
 
 bit  lock[2];
 byte at[TIMERS];              /* 0: not armed */
 byte seen_at[2] = NEVER;      /* a shard's earliest, as an unlocked reader sees it: written after the unlock */
-byte sleep_until = SCANNING;
+byte sleep_until = AT_WORK;
 byte seq;
 bit  asleep; byte until;
 bit  to_kick[TIMERS];         /* ghost: armed, and seq not changed yet */
@@ -58,7 +63,7 @@ inline EARLIEST(s, m)         /* adds shard s to m */
 
 inline PUBLISH_EARLIEST(s)
 {
-#ifdef BUG_SECOND_SCAN_UNLOCKED
+#ifdef BUG_SCAN_UNLOCKED
 	d_step { m_ = NEVER; EARLIEST(s, m_); seen_at[s] = m_; m_ = 0 }
 #else
 	skip
@@ -118,16 +123,21 @@ proctype driver()
 	byte k, next, again;
 end:	do
 	:: k = seq;
-		sleep_until = SCANNING;
+#if defined(VARIANT_TWO_SCANS) || defined(BUG_QUIET_SCAN)
+		sleep_until = AT_WORK;
+#elif !defined(BUG_PUBLISH_AFTER_SCAN)
+		sleep_until = NEVER;
+#endif
 		next = NEVER;
+#ifdef BUG_SCAN_UNLOCKED
+		next = (seen_at[0] < next -> seen_at[0] : next);
+		next = (seen_at[1] < next -> seen_at[1] : next);
+#else
 		SCAN(next);
+#endif
 		sleep_until = next;
 		again = next;
-#ifdef BUG_NO_SECOND_SCAN
-#elif defined(BUG_SECOND_SCAN_UNLOCKED)
-		again = (seen_at[0] < again -> seen_at[0] : again);
-		again = (seen_at[1] < again -> seen_at[1] : again);
-#else
+#ifdef VARIANT_TWO_SCANS
 		SCAN(again);
 #endif
 #ifdef BUG_SEQ_AFTER_SCAN
@@ -155,6 +165,9 @@ end_asleep:
 			:: seq != k
 			fi
 		fi;
+#ifndef BUG_PUBLISH_AFTER_SCAN
+		sleep_until = AT_WORK;
+#endif
 		d_step { k = 0; next = 0; again = 0; until = 0 }
 	od
 }

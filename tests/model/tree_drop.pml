@@ -21,6 +21,7 @@
  *
  * PLANT BUG_LAST_LEAVER_ONE_STRIPE: the leaver unlinks under its own stripe lock and then looks at the other lists
  * PLANT BUG_DROP_ONE_LOCK: the drop sets DROPPED under the state lock only
+ * PLANT BUG_DEFER_BEFORE_RELOCK: whether memory must wait is decided by the word read before the locks were taken again
  * PLANT BUG_PIN_FROM_ZERO: the driver takes its reference without looking whether the count is 0
  * PLANT BUG_NOTIFY_PIN_FROM_ZERO: the same, for the walk that is going to notify
  * PLANT BUG_PIN_OUTSIDE_LOCK: the driver pins after it has let go of the shard's lock

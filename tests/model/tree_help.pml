@@ -19,6 +19,7 @@
  * PLANT BUG_LOSER_DOES_NOT_HELP: a cancel that lost the race on its root returns at once
  */
 #define NN 5
+#define READ_WITH_MARK
 #include "tree.inc"
 
 byte wins;
