@@ -6,7 +6,6 @@
 
 #include "oracle/ops_run.h"
 
-#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -224,15 +223,22 @@ static void check_not_kept(struct ops *s, const struct oracle_spec *spec, const 
   if (n->deadline_cause != cause) SAME("a deadline's cause that is not kept is destroyed", made->destroyed, 1);
 }
 
-// A deadline in the past of where the manager has been advanced to, but not of the clock (it stepped back): either.
+// A deadline in the past of what the clock showed once, or the manager was advanced to, but not of the clock now: it
+// stepped back. Then it may have come on return, or may not.
 static bool may_be_due(const struct ops *s, const struct oracle_node *n) {
-  return oracle_is_due(&s->oracle, n, s->oracle.advanced_ns);
+  return oracle_is_due(&s->oracle, n, s->latest_ns);
 }
 
+static void set_clock(struct ops *s, int64_t now_ns, bool clock_too) {
+  if (clock_too) s->clock_ns = now_ns;
+  if (now_ns > s->latest_ns) s->latest_ns = now_ns;
+}
+
+// Armed earlier than rctx_next() said. A tick beyond the end of time never comes: no reason to kick.
 static void kick_may_be_due(struct ops *s, const struct oracle_node *n) {
-  if (!oracle_armed(n) || n->start) return;
-  uint64_t tick = oracle_deadline_tick(&s->oracle, n->deadline_ns);
-  if (s->next_ns == INT64_MAX || (s->next_ns > 0 && tick < (uint64_t)s->next_ns / (uint64_t)MS)) s->kicks_due = 1;
+  if (!oracle_armed(n) || s->next_ns <= 0) return;
+  uint64_t tick = oracle_deadline_tick(&s->oracle, n->deadline_ns), next = (uint64_t)s->next_ns / (uint64_t)MS;
+  if (tick < next || (tick == next && s->next_ns == INT64_MAX)) s->kicks_due = 1;
 }
 
 static void derived(struct ops *s, struct oracle_node *parent, const struct oracle_spec *spec, rctx *ctx,
@@ -506,7 +512,6 @@ static void advance(struct ops *s, int64_t now_ns, size_t budget) {
   first_due_tick(s, now_ns, &due_before);
   s->advancing = ++o->depth;
   s->advancing_to_ns = now_ns;
-  if (now_ns > o->advanced_ns) o->advanced_ns = now_ns;
   size_t handled = rctx_advance(s->manager, now_ns, budget);
   adopt_expired(s, now_ns);
   s->advancing = outer;
@@ -529,18 +534,15 @@ static void op_advance(struct ops *s) {
   if (s->advancing >= 0) return; // one at a time
   begin_op(s, "advance");
   ops_trace(s, " to %lld budget %zu", (long long)to, budget);
-  if (how < 200) {
-    s->clock_ns = to; // else the caller's time runs ahead of the clock, or behind
-  } else {
-    ops_trace(s, " (not the clock)");
-  }
+  if (how >= 200) ops_trace(s, " (not the clock)"); // the caller's time runs ahead of the clock, or behind
+  set_clock(s, to, how < 200);
   advance(s, to, budget);
   ops_check(s, NULL);
 }
 
 static void op_set_clock(struct ops *s) {
   begin_op(s, "clock");
-  s->clock_ns = add(s->clock_ns, take_span(s));
+  set_clock(s, add(s->clock_ns, take_span(s)), true);
   ops_trace(s, " = %lld", (long long)s->clock_ns);
   ops_check(s, NULL);
 }
@@ -726,7 +728,7 @@ static void drain(struct ops *s, int loop, size_t max) {
   ops_trace(s, " -> %zu", got);
   if (got < max) SAME("left in the queue after a whole drain", oracle_queued(&s->oracle, loop), 0);
   if (got < max && s->count == count) {
-    SAME("fd of an empty loop", poll(&(struct pollfd){rctx_loop_fd(s->loops[loop]), POLLIN, 0}, 1, 0), 0);
+    SAME("fd of an empty loop", ops_readable(rctx_loop_fd(s->loops[loop])), 0);
   }
   s->draining = outer;
   s->drained = outer_drained;
@@ -743,11 +745,24 @@ static void op_drain(struct ops *s) {
   ops_check(s, NULL);
 }
 
+// What is still registered on the loop is dropped, and with it perhaps its context, at a moment that nothing tells us: hold
+// those, so that adopt_expired() can look at them.
+static void hold_registered(struct ops *s, int loop) {
+  for (int i = 0; i < ORACLE_REGS; i++) {
+    struct oracle_reg *r = &s->oracle.regs[i];
+    if (r->state != REG_REGISTERED || r->where != ORACLE_LOOP || r->loop != loop) continue;
+    rctx_ref(r->node->real);
+    r->node->refs++;
+    r->node->pins++;
+  }
+}
+
 static void op_destroy_loop(struct ops *s) {
   int loop = take(s) % OPS_LOOPS;
   if (s->oracle.loop_gone[loop] || s->oracle.depth > 0) return;
   begin_op(s, "loop_destroy");
   ops_trace(s, " %d", loop);
+  hold_registered(s, loop);
   oracle_loop_destroy(&s->oracle, loop);
   rctx_loop_destroy(s->loops[loop]);
   s->loops[loop] = NULL;
@@ -771,7 +786,7 @@ static void op_fd(struct ops *s) {
     OUGHT("a descriptor", fd >= 0);
     n->has_fd = true;
     SAME("the same one", rctx_fd(n->real), fd);
-    SAME("readable once ended", poll(&(struct pollfd){fd, POLLIN, 0}, 1, 0), n->start != NULL);
+    SAME("readable once ended", ops_readable(fd), n->start != NULL);
   }
   ops_check(s, n);
 }
@@ -871,7 +886,7 @@ static struct ops *open_run(const uint8_t *bytes, size_t size) {
   s->trace_now = getenv("RCTX_OPS_TRACE") && *getenv("RCTX_OPS_TRACE") == '1';
   s->at = bytes;
   s->end = bytes + size;
-  s->clock_ns = CLOCK_START;
+  s->clock_ns = s->latest_ns = CLOCK_START;
   s->next_ns = INT64_MIN;
   s->advancing = s->draining = -1;
   s->executor.submit = submit;

@@ -5,6 +5,14 @@
 #include <stdlib.h>
 #include <string.h>
 
+bool ops_readable(int fd) {
+  struct pollfd ready = {fd, POLLIN, 0};
+  int n;
+  while ((n = poll(&ready, 1, 0)) < 0 && errno == EINTR) { // fuzzers use an alarm
+  }
+  return n == 1;
+}
+
 static void check_why(struct ops *s, struct oracle_node *n) {
   struct rctx_why got, expected;
   int err = rctx_why(n->real, &got);
@@ -126,8 +134,7 @@ static void check_destroyed(struct ops *s, bool all) {
 static void check_loops(struct ops *s) {
   for (int i = 0; i < OPS_LOOPS; i++) {
     if (s->oracle.loop_gone[i] || oracle_queued(&s->oracle, i) == 0) continue;
-    struct pollfd readable = {rctx_loop_fd(s->loops[i]), POLLIN, 0};
-    OUGHT("a loop's fd is readable while callbacks are queued", poll(&readable, 1, 0) == 1);
+    OUGHT("a loop's fd is readable while callbacks are queued", ops_readable(rctx_loop_fd(s->loops[i])));
   }
 }
 
@@ -135,6 +142,7 @@ void ops_check(struct ops *s, struct oracle_node *touched) {
   struct oracle *o = &s->oracle;
   const struct oracle_reg *overdue = oracle_overdue(o, o->depth);
   if (overdue) ops_differ(s, "a callback should have begun or been handed over", "r%d", (int)(overdue - o->regs));
+  oracle_settle(o);
   if (o->depth > 0) return; // inside a callback: the operation outside has not finished
   struct rctx_stats stats;
   rctx_stats(s->manager, &stats);

@@ -41,7 +41,8 @@ struct ops {
   struct oracle oracle;
   rctx_manager *manager;
   int64_t clock_ns;
-  int64_t next_ns; // what rctx_next() said last
+  int64_t latest_ns; // that rctx has been told, by the clock or by an advance
+  int64_t next_ns;   // what rctx_next() said last
   unsigned kicks;
   unsigned kicks_due; // since then: at least this many (0 or 1)
   struct ops_memory memory;
@@ -87,6 +88,8 @@ _Noreturn void ops_differ(struct ops *s, const char *what, const char *format, .
 
 static inline bool ops_held(const struct oracle_node *n) { return n->handle || n->refs > 0; }
 
+/** Whether fd polls readable. */
+bool ops_readable(int fd);
 /** Compare one held context in all that can be seen of it without asking everybody. */
 void ops_check_node(struct ops *s, struct oracle_node *n);
 /** Its values, its children, its description. */

@@ -8,7 +8,6 @@ enum { ERRNO_MAX = 4095 };
 void oracle_init(struct oracle *o, int64_t tick_ns) {
   memset(o, 0, sizeof *o);
   o->tick_ns = tick_ns;
-  o->advanced_ns = INT64_MIN;
   o->nodes[0] = (struct oracle_node){.kind = RCTX_KIND_ROOT, .handle = true};
   o->nnodes = 1;
 }
@@ -257,6 +256,7 @@ int oracle_register(struct oracle *o, struct oracle_reg *r, struct oracle_node *
   r->where = where;
   r->loop = loop;
   r->sequence = ++o->sequence;
+  r->late = n->start != NULL;
   r->notice_wanted = false;
   r->due_depth = o->depth;
   if (!oracle_can_end(n)) {
@@ -288,10 +288,11 @@ bool oracle_stop(struct oracle_reg *r) {
 }
 
 bool oracle_may_begin(const struct oracle *o, const struct oracle_reg *r) {
+  if (r->late) return true; // its turn was when it was registered
   for (int i = 0; i < ORACLE_REGS; i++) {
     const struct oracle_reg *other = &o->regs[i];
     bool same = other->node == r->node && other->where == r->where && other->state == r->state;
-    if (same && other->loop == r->loop && other->sequence < r->sequence) return false;
+    if (same && !other->late && other->loop == r->loop && other->sequence < r->sequence) return false;
   }
   return true;
 }
@@ -305,8 +306,18 @@ void oracle_loop_destroy(struct oracle *o, int loop) {
 
 size_t oracle_queued(const struct oracle *o, int loop) {
   size_t count = 0;
-  for (int i = 0; i < ORACLE_REGS; i++) count += o->regs[i].state == REG_QUEUED && o->regs[i].loop == loop;
+  for (int i = 0; i < ORACLE_REGS; i++) {
+    const struct oracle_reg *r = &o->regs[i];
+    bool surely = r->due_depth < 0 || r->due_depth >= o->depth;
+    count += r->state == REG_QUEUED && r->loop == loop && surely;
+  }
   return count;
+}
+
+void oracle_settle(struct oracle *o) {
+  for (int i = 0; i < ORACLE_REGS; i++) {
+    if (o->regs[i].due_depth >= o->depth) o->regs[i].due_depth = -1;
+  }
 }
 
 const struct oracle_reg *oracle_overdue(const struct oracle *o, int depth) {

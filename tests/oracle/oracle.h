@@ -71,14 +71,14 @@ struct oracle_reg {
   struct oracle_node *node;
   int loop;
   unsigned long sequence; // of registering
-  int due_depth;          // the nesting of operations in which it came due
+  int due_depth;          // the nesting of operations in which it came due; -1: that operation has returned
+  bool late;              // registered when its context had ended
   bool notice_wanted;
   void *real; // the struct rctx_after
 };
 
 struct oracle {
   int64_t tick_ns;
-  int64_t advanced_ns; // the latest time the manager was advanced to
   struct oracle_node nodes[ORACLE_NODES];
   int nnodes; // nodes[0] is the root
   struct oracle_reg regs[ORACLE_REGS];
@@ -129,7 +129,8 @@ bool oracle_busy(const struct oracle_reg *r);
 bool oracle_stop(struct oracle_reg *r);
 bool oracle_may_begin(const struct oracle *o, const struct oracle_reg *r); // by order of registration on its context
 void oracle_loop_destroy(struct oracle *o, int loop);
-size_t oracle_queued(const struct oracle *o, int loop);
+size_t oracle_queued(const struct oracle *o, int loop); // not those that an outer operation may still have to queue
+void oracle_settle(struct oracle *o);                   // the operation returns
 const struct oracle_reg *oracle_overdue(const struct oracle *o, int depth); // due at this depth or deeper, not begun
 
 // Who is not kept by anybody any more is gone; returns how many contexts are left.
