@@ -24,8 +24,6 @@ enum { CHAOS_ONE_IN = 3, ROUNDS = 3000, WATCHDOG_S = 60 };
 enum { SLOWER = 6 };
 #elif CHECK_LEAKS
 enum { SLOWER = 3 };
-#elif defined(RCTX_VALGRIND)
-enum { SLOWER = 10 }; // valgrind
 #else
 enum { SLOWER = 1 };
 #endif
