@@ -75,15 +75,20 @@ static void release_holds(rctx *ctx, uint32_t mode, void *target) {
   if (!rctx__is_static(ctx)) rctx__drop(ctx);
 }
 
-static inline void set_running(struct rctx_after *after) {
+void rctx__after_begin(struct rctx_after *after) {
+  rctx_manager *manager = after->rctx__ctx->manager;
   after->rctx__runner = rctx__thread_self();
+  rctx__begin(manager, &manager->running);
+}
+
+static inline void set_running(struct rctx_after *after) {
+  rctx__after_begin(after);
   store_release(rctx__after_state(after), (uint32_t)AFTER_RUNNING); /* partner: state_now() in a stop */
 }
 
 void rctx__after_run(struct rctx_after *after) {
   rctx *ctx = rctx__mutable(after->rctx__ctx);
   rctx_manager *manager = ctx->manager;
-  add_relaxed(&manager->running, 1U); /* raised before the context is let go: quiesce sees one or the other */
   callbacks_here++;
   after->rctx__fn(ctx, after->rctx__arg);
   callbacks_here--;
@@ -95,13 +100,13 @@ void rctx__after_run(struct rctx_after *after) {
     quiet(after->rctx__quiet_arg);
   }
   if (unlikely(flags & AFTER_WAITED)) rctx__futex_wake_all(rctx__after_state(after)); /* only the address is used */
-  sub_acq_rel(&manager->running, 1U);                                                 /* partner: rctx_quiesce() */
+  rctx__finished(&manager->running);
 }
 
 void rctx_task_run(struct rctx_task *task) {
   if (misused(task == NULL, "task is NULL")) return;
   struct rctx_after *after = (struct rctx_after *)(void *)((char *)task - offsetof(struct rctx_after, rctx__task));
-  after->rctx__runner = rctx__thread_self();
+  rctx__after_begin(after);
   uint32_t s = load_relaxed(rctx__after_state(after)); /* SUBMITTED, perhaps with flags: keep them */
   while (!cas_acq_rel(rctx__after_state(after), &s, (s & ~(uint32_t)AFTER_STATE) | AFTER_RUNNING)) {
   }

@@ -27,7 +27,9 @@ static inline _Atomic uint32_t *rctx__after_state(struct rctx_after *after) {
   return (_Atomic uint32_t *)(void *)&after->rctx__state;
 }
 
-/** Run a callback: its state is RUNNING and the calling thread its runner. The registration is quiet afterwards. */
+/** Before a callback is run: name the calling thread its runner, and count it. The state becomes RUNNING after this. */
+void rctx__after_begin(struct rctx_after *after);
+/** Run a callback that has begun. The registration is quiet afterwards. */
 void rctx__after_run(struct rctx_after *after);
 
 /** True inside a callback that the library runs on this thread. */

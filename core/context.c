@@ -388,9 +388,9 @@ static bool ended_before(rctx *ctx) {
 
 static inline void end(rctx *ctx, const struct rctx_cause *cause) {
   if (unlikely(rctx__is_static(ctx))) return;
-  uint32_t s = load_acquire(&ctx->state); /* partner: mark() */
-  /* A leaf that nobody else holds or watches: nobody could see the mark. */
-  bool seen = (s & (STATE_CHILDREN | STATE_NOTIFY)) || load_relaxed(&ctx->refs) != 1;
+  /* A leaf that nobody else holds or watches: nobody could see the mark. The count first, as in rctx__give_up(). */
+  bool seen = load_acquire(&ctx->refs) != 1 ||                                    /* partner: give_up_locked() */
+              (load_acquire(&ctx->state) & (STATE_CHILDREN | STATE_NOTIFY)) != 0; /* partners: all unlocks */
   if (unlikely(seen)) cancel(ctx, cause);
   rctx__drop(ctx);
 }

@@ -32,7 +32,7 @@ static void unlink_locked(struct rctx__queue *queue, struct rctx_after *after) {
   } else {
     queue->last = after->rctx__prev;
   }
-  store_relaxed(&queue->length, load_relaxed(&queue->length) - 1); /* under the lock */
+  store_release(&queue->length, load_relaxed(&queue->length) - 1); /* under the lock; partner: quiet() */
 }
 
 /* True if the caller has to signal. */
@@ -80,12 +80,15 @@ void rctx__queue_remove(struct rctx__queue *queue, struct rctx_after *after) {
   rctx__unlock(&queue->lock);
 }
 
-/* The first entry that no stop has claimed, claimed as `state` and unlinked. */
-static struct rctx_after *claim_first_locked(struct rctx__queue *queue, uint32_t state) {
+/* The first entry that no stop has claimed, claimed as MOVING and unlinked. begin: it is going to run here. */
+static struct rctx_after *claim_first_locked(struct rctx__queue *queue, bool begin) {
   for (struct rctx_after *at = queue->first; at; at = at->rctx__next) {
     uint32_t queued = AFTER_QUEUED;
-    if (state == AFTER_RUNNING) at->rctx__runner = rctx__thread_self(); /* read only once the state is RUNNING */
-    if (!cas_acq_rel(rctx__after_state(at), &queued, state)) continue;  /* partner: the claim of a stop */
+    if (!cas_acq_rel(rctx__after_state(at), &queued, AFTER_MOVING)) continue; /* partner: the claim of a stop */
+    if (begin) {
+      rctx__after_begin(at);
+      store_release(rctx__after_state(at), (uint32_t)AFTER_RUNNING); /* partner: a stop */
+    }
     unlink_locked(queue, at);
     return at;
   }
@@ -101,7 +104,7 @@ size_t rctx__queue_drain(struct rctx__queue *queue, size_t max) {
   if (clear && queue->fd >= 0) rctx__eventfd_clear(queue->fd);
   rctx__take(&queue->lock);
   while (ran < max) {
-    struct rctx_after *after = claim_first_locked(queue, AFTER_RUNNING);
+    struct rctx_after *after = claim_first_locked(queue, true);
     if (after == NULL) break;
     rctx__unlock(&queue->lock);
     rctx__after_run(after);
@@ -148,7 +151,7 @@ void rctx_loop_destroy(rctx_loop *loop) {
   rctx__take(&queue->lock);
   queue->closed = true;
   for (;;) {
-    struct rctx_after *after = claim_first_locked(queue, AFTER_MOVING);
+    struct rctx_after *after = claim_first_locked(queue, false);
     if (after == NULL) break;
     rctx *ctx = rctx__mutable(after->rctx__ctx);
     rctx__unlock(&queue->lock);

@@ -88,6 +88,7 @@ void rctx_after_fork_child(void) {
   for (struct rctx_manager *m = all_managers; m; m = m->next) { /* one thread: nothing to order */
     rctx__timers_after_fork(m);
     store_relaxed(&m->running, 0U);
+    store_relaxed(&m->busy, 0U);
     if (!load_relaxed(&m->callback_thread_on)) continue;
     store_relaxed(&m->callback_thread_on, 0U);
     bool in_use = load_relaxed(&m->callbacks.refs) > 1; /* each registration for it holds one */
@@ -123,11 +124,11 @@ int rctx__callback_thread_start(struct rctx_manager *manager) {
 /* ---- deferred memory --------------------------------------------------------------------------------------------- */
 
 static void reclaim(struct rctx_manager *manager, bool block) {
-  add_relaxed(&manager->running, 1U); /* quiesce waits for what we are about to hold */
+  rctx__begin(manager, &manager->busy); /* quiesce waits for what we are about to hold */
   rctx__take(&manager->deferred_lock);
   rctx *list = manager->deferred;
   manager->deferred = NULL;
-  store_relaxed(&manager->deferred_count, 0U); /* under the lock */
+  store_release(&manager->deferred_count, 0U); /* under the lock; partner: quiet() */
   rctx__unlock(&manager->deferred_lock);
   if (list && !rctx__rcu_wait(block)) { /* later */
     uint32_t n = 1;
@@ -144,7 +145,7 @@ static void reclaim(struct rctx_manager *manager, bool block) {
     next = list->link;
     rctx__node_free(list);
   }
-  sub_acq_rel(&manager->running, 1U); /* partner: rctx_quiesce() */
+  rctx__finished(&manager->busy);
 }
 
 void rctx__defer(struct rctx *node) {
@@ -160,9 +161,15 @@ void rctx__defer(struct rctx *node) {
 
 /* ---- quiesce, trim, statistics ----------------------------------------------------------------------------------- */
 
+/* What leaves a count has raised `begun` before, and what it left behind is there when its own count falls: so nothing can pass
+ * from one count to another unseen while we read them. */
 static bool quiet(const struct rctx_manager *manager) {
-  return load_acquire(&manager->running) == 0 && /* partner: the give-backs of running */
-         load_relaxed(&manager->callbacks.length) == 0 && load_relaxed(&manager->deferred_count) == 0;
+  uint32_t begun = load_acquire(&manager->begun); /* partners: rctx__begin() and what releases after it */
+  if (load_acquire(&manager->callbacks.length) != 0) return false; /* partner: claim_first_locked() */
+  if (load_acquire(&manager->deferred_count) != 0) return false;   /* partner: reclaim() */
+  if (load_acquire(&manager->running) != 0 || load_acquire(&manager->busy) != 0) return false; /* rctx__finished() */
+  return load_acquire(&manager->callbacks.length) == 0 && load_acquire(&manager->deferred_count) == 0 &&
+         load_relaxed(&manager->begun) == begun; /* after the acquires above */
 }
 
 int rctx_quiesce(rctx_manager *manager, int64_t until_ns) {
@@ -173,8 +180,8 @@ int rctx_quiesce(rctx_manager *manager, int64_t until_ns) {
     if (quiet(manager)) return 0;
     int64_t now_ns = rctx__monotonic_ns();
     if (now_ns >= until_ns) return -ETIMEDOUT;
-    uint32_t running = load_relaxed(&manager->running); /* nobody wakes us: only the nap counts */
-    rctx__futex_wait(&manager->running, running, now_ns + POLL_NS);
+    uint32_t begun = load_relaxed(&manager->begun); /* nobody wakes us: only the nap counts */
+    rctx__futex_wait(&manager->begun, begun, now_ns + POLL_NS);
   }
 }
 

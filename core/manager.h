@@ -23,9 +23,11 @@ struct rctx_manager {
   rctx__lock deferred_lock;
   struct rctx *deferred;           /* deferred_lock: dead nodes that wait for a grace period, through link */
   _Atomic uint32_t deferred_count; /* written under deferred_lock; read as a hint */
-  _Atomic uint32_t running;        /* callbacks under way, and reclaims; quiesce polls it */
-  _Atomic uint32_t listed;         /* written under the registry mutex: it is in the list below */
-  struct rctx_manager *next;       /* registry mutex: all managers, for fork */
+  _Atomic uint32_t running;        /* callbacks under way */
+  _Atomic uint32_t busy;           /* expiries and reclaims under way: they hold pins and memory */
+  _Atomic uint32_t begun;    /* stats: counts what raised one of the two, so that quiesce notices what it missed */
+  _Atomic uint32_t listed;   /* written under the registry mutex: it is in the list below */
+  struct rctx_manager *next; /* registry mutex: all managers, for fork */
 };
 
 extern struct rctx_manager rctx__default_manager;
@@ -37,6 +39,13 @@ static inline int64_t rctx__now(const struct rctx_manager *manager) {
 
 /** Put it into the list of managers, once: from the first heap on. Registry mutex held. */
 void rctx__manager_list_locked(struct rctx_manager *manager);
+/** Around work that quiesce has to wait for: raised before what it takes is taken off the counts that quiesce looks at. */
+static inline void rctx__begin(struct rctx_manager *manager, _Atomic uint32_t *count) {
+  add_relaxed(&manager->begun, 1U); /* ordered before the release that takes the work off its count */
+  add_relaxed(count, 1U);           /* as above */
+}
+static inline void rctx__finished(_Atomic uint32_t *count) { sub_acq_rel(count, 1U); /* partner: quiet() */ }
+
 /** Hand a dead node to the next grace period. */
 void rctx__defer(struct rctx *node);
 /** Start the callback thread unless it runs. Returns 0 or -errno. */

@@ -104,11 +104,12 @@ static size_t advance(struct rctx_manager *manager, int64_t now_ns, size_t budge
   uint64_t to = clock_tick(timers, now_ns);
   size_t done = 0;
   if (shards == NULL) return 0;
-  add_relaxed(&manager->running, 1U); /* before the first mark: who sees an end and then quiesces waits for our pins */
+  rctx__begin(manager,
+              &manager->busy); /* before the first mark: who sees an end and then quiesces waits for our pins */
   for (unsigned i = 0; i < timers->shard_count && done < budget; i++) {
     done += advance_shard(&shards[i], to, budget - done);
   }
-  sub_acq_rel(&manager->running, 1U); /* partner: rctx_quiesce() */
+  rctx__finished(&manager->busy);
   return done;
 }
 
@@ -176,7 +177,8 @@ int rctx__timer_arm(struct rctx *node) {
   struct rctx_manager *manager = node->manager;
   struct rctx__timers *timers = &manager->timers;
   struct rctx__shard *shards = load_acquire(&timers->shards); /* partner: shards_make() */
-  if (unlikely(shards == NULL) && (shards = shards_make(manager)) == NULL) return -ENOMEM;
+  bool first = shards == NULL; /* a driver that looked before saw no shard to lock, hence was not ordered with us */
+  if (unlikely(first) && (shards = shards_make(manager)) == NULL) return -ENOMEM;
   if (timers->drive == RCTX_DRIVE_THREAD && unlikely(!load_acquire(&timers->thread_on))) { /* partner: driver_start() */
     int rc = driver_start(manager);
     if (rc != 0) return rc;
@@ -196,7 +198,7 @@ int rctx__timer_arm(struct rctx *node) {
   store_relaxed(&node->timer_state, (uint8_t)TIMER_ARMED); /* re-read under this lock before it is relied on */
   bool earlier = tick_ns(timers, tick) < load_relaxed(&timers->sleep_until_ns); /* under the lock: see timer.h */
   rctx__unlock(&shard->lock);
-  if (unlikely(earlier)) kick(timers);
+  if (unlikely(earlier || first)) kick(timers);
   return ARM_DONE;
 }
 

@@ -11,6 +11,7 @@
  *               sequence has moved.
  *   who arms    inserts under the shard's lock and reads sleep_until there: either the driver's step 3 comes later and
  *               sees the timer, or it came before, and then step 2 is visible: an earlier timer moves the sequence.
+ *   the first   timer makes the shards: there was no lock to order it with a scan before, so it always kicks.
  */
 #ifndef RCTX_CORE_TIMER_H
 #define RCTX_CORE_TIMER_H

@@ -357,11 +357,16 @@ static bool any_child(const rctx *node, struct rctx__stripe *stripes, unsigned c
   return false;
 }
 
+static inline bool must_defer(uint32_t parent_state) {
+  return unlikely(rctx__done(parent_state)) && !(parent_state & STATE_WALKED);
+}
+
 /* A striped parent whose handle is gone: who is last can only be told with all its lists locked, and unlinking must wait for
  * that, since the link is what keeps the parent. */
-static COLD bool leave_dropped_striped(rctx *node, rctx *parent) {
+static COLD bool leave_dropped_striped(rctx *node, rctx *parent, bool *defer) {
   unsigned count = 0;
   uint32_t s = rctx__state_lock(parent);
+  *defer = must_defer(s); /* what was seen before this lock is stale: a walk may have begun */
   struct rctx__stripe *stripes = stripes_of(parent, &count);
   stripes_lock_all(stripes, count);
   splice_out(node);
@@ -373,10 +378,6 @@ static COLD bool leave_dropped_striped(rctx *node, rctx *parent) {
   stripes_unlock_all(stripes, count);
   rctx__state_unlock(parent, s);
   return last;
-}
-
-static inline bool must_defer(uint32_t parent_state) {
-  return unlikely(rctx__done(parent_state)) && !(parent_state & STATE_WALKED);
 }
 
 /* Unlink a dead node from its parent. *defer: a walk may be standing on it. Returns true if that gave the parent's last
@@ -397,7 +398,7 @@ static inline bool leave(rctx *node, bool *defer) {
       return false;
     }
     rctx__unlock(&stripe->lock);
-    return leave_dropped_striped(node, parent);
+    return leave_dropped_striped(node, parent, defer);
   }
   bool contended;
   uint32_t s = lock_noting(parent, &contended);
@@ -405,7 +406,7 @@ static inline bool leave(rctx *node, bool *defer) {
   bool striped = stripes_of(parent, &count) != NULL;
   if (unlikely(s & STATE_DROPPED) && striped) {
     rctx__state_unlock(parent, s);
-    return leave_dropped_striped(node, parent);
+    return leave_dropped_striped(node, parent, defer);
   }
   splice_out(node);
   bool last = false;
@@ -436,9 +437,11 @@ static COLD bool give_up_locked(rctx *node) {
 }
 
 bool rctx__give_up(rctx *node) {
-  uint32_t s = load_acquire(&node->state); /* partners: leave() clearing CHILDREN, mark() */
-  /* Nobody but the caller can reach it: no reference, no child, nothing registered that a walk would pin, no timer. */
-  bool sole = !(s & (STATE_CHILDREN | STATE_NOTIFY)) && load_acquire(&node->refs) == 1; /* partner: give_up_locked() */
+  /* Nobody but the caller can reach it: no reference, no child, nothing registered that a walk would pin, no timer. The count is
+   * read first: who lowered it to 1 did so with the word locked, and may still be about to unlock it (tree_give_up.pml). */
+  bool sole =
+      load_acquire(&node->refs) == 1 &&                                               /* partner: give_up_locked() */
+      !(load_acquire(&node->state) & (STATE_CHILDREN | STATE_NOTIFY | STATE_LOCKED)); /* partners: all unlocks */
   if (likely(sole) && likely(rctx__timer_disarm(node))) {
     store_relaxed(&node->refs, 0U); /* for a pin that a walk might try: there is none, but dead nodes have 0 */
     return true;

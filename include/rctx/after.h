@@ -109,7 +109,8 @@ RCTX_API int rctx_watch(const rctx *ctx, struct rctx_after *node, rctx_loop *loo
 RCTX_API bool rctx_after_stop(struct rctx_after *node) RCTX_NONNULL(1);
 
 /** rctx_after_stop_sync - the same, and when it returns the node is quiet: it waits for a running callback to return, and
- *  sees all it did. Legal inside the callback itself, where it does not wait (the node is quiet when the callback returns).
+ *  sees all it did. Legal inside the callback itself, where it does not wait: the node is quiet only after the callback has
+ *  returned, so a callback does not free its own node (rctx_after_stop_notify() tells when that may be done).
  *  Do not hold a lock that the callback wants, and do not call it where a queued executor task would need this thread. */
 RCTX_API bool rctx_after_stop_sync(struct rctx_after *node) RCTX_NONNULL(1);
 
