@@ -1031,28 +1031,27 @@ Test(race, a_producer_derives_and_a_consumer_ends) {
 }
 
 // One thread makes and destroys managers; others, which have used them, go on in their own.
-static rctx_manager *_Atomic shared_manager;
-static atomic_uint users;
+static rctx_manager *shared_manager; // published by offered
+static atomic_uint offered, taken;   // rounds
+
+static void offer_manager(unsigned round) {
+  cr_assert_eq(rctx_manager_create(&(struct rctx_manager_options){.drive = RCTX_DRIVE_EMBEDDER}, &shared_manager), 0);
+  atomic_store(&offered, round);
+  while (atomic_load(&taken) < 2 * round) sched_yield();
+  cr_assert_eq(rctx_manager_destroy(shared_manager), 0);
+}
 
 static void use_managers(unsigned index, void *arg) {
   unsigned rounds = *(unsigned *)arg;
-  for (unsigned round = 0; round < rounds; round++) {
+  for (unsigned round = 1; round <= rounds; round++) {
     if (index == 0) {
-      rctx_manager *manager;
-      cr_assert_eq(rctx_manager_create(&(struct rctx_manager_options){.drive = RCTX_DRIVE_EMBEDDER}, &manager), 0);
-      atomic_store(&users, 0);
-      atomic_store(&shared_manager, manager);
-      while (atomic_load(&users) < 2) sched_yield();
-      atomic_store(&shared_manager, NULL);
-      cr_assert_eq(rctx_manager_destroy(manager), 0);
-    } else {
-      rctx_manager *manager;
-      while (!(manager = atomic_load(&shared_manager))) sched_yield();
-      rctx_end(rctx_with_timeout(rctx_manager_background(manager), SECOND));
-      atomic_fetch_add(&users, 1);
-      while (atomic_load(&shared_manager) == manager) rctx_end(rctx_with_cancel(race_root()));
-      for (int i = 0; i < 10; i++) rctx_end(rctx_with_cancel(race_root()));
+      offer_manager(round);
+      continue;
     }
+    while (atomic_load(&offered) < round) sched_yield();
+    rctx_end(rctx_with_timeout(rctx_manager_background(shared_manager), SECOND));
+    atomic_fetch_add(&taken, 1);
+    for (int i = 0; i < 10; i++) rctx_end(rctx_with_cancel(race_root())); // looks through its heaps meanwhile
   }
 }
 
