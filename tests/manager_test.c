@@ -360,6 +360,7 @@ Test(manager, values_from_another_than_the_parent) {
   cr_assert_str_eq(who, "of the source");
   rctx_end(source);
   cr_assert_eq(rctx_err(c), 0, "cancellation is the parent's alone");
+  cr_assert_eq(fake_stats().contexts, 1, "the source is kept");
   cr_assert(user_get(below, &who), "and it is retained");
   cr_assert_str_eq(who, "of the source");
   rctx_cancel(parent);
