@@ -67,9 +67,9 @@ void rctx__manager_list_locked(struct rctx_manager *manager) {
   static pthread_once_t once = PTHREAD_ONCE_INIT;
   pthread_once(&once, install_fork_handlers);
   if (load_relaxed(&manager->listed)) return; /* under the registry mutex */
-  store_relaxed(&manager->listed, 1U);        /* as above */
   manager->next = all_managers;
   all_managers = manager;
+  store_relaxed(&manager->listed, 1U); /* as above; last, for a fork in the middle */
 }
 
 static void unlist(struct rctx_manager *manager) {
@@ -83,8 +83,14 @@ static void unlist(struct rctx_manager *manager) {
   rctx__registry_unlock();
 }
 
+/* A fork that had begun when the first thread of all installed the handlers has not run them: then the locks are as that
+ * thread held them. It is gone; what it did under them is ordered so that half of it does no harm. */
+static void forget_holder(rctx__lock *lock) { store_relaxed(lock, 0U); /* one thread here */ }
+
 void rctx_after_fork_child(void) {
+  rctx__registry_reset();
   rctx__rcu_forget_readers();
+  each_short_lock(forget_holder);
   for (struct rctx_manager *m = all_managers; m; m = m->next) { /* one thread: nothing to order */
     rctx__timers_after_fork(m);
     store_relaxed(&m->running, 0U);

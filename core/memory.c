@@ -18,6 +18,7 @@ static _Atomic unsigned thread_index; /* stats: only spreads threads over shards
 
 void rctx__registry_lock(void) { pthread_mutex_lock(&registry_mutex); }
 void rctx__registry_unlock(void) { pthread_mutex_unlock(&registry_mutex); }
+void rctx__registry_reset(void) { registry_mutex = (pthread_mutex_t)PTHREAD_MUTEX_INITIALIZER; }
 
 /* ---- the built-in allocator: jemalloc if the process has it, in an arena of our own; else the C library's -------- */
 

@@ -155,5 +155,7 @@ static inline void rctx__count_contexts(struct rctx_manager *manager, int change
 /** Held to look at or change the list of managers and of their heaps. Cold. */
 void rctx__registry_lock(void);
 void rctx__registry_unlock(void);
+/** In the child of a fork: nobody holds it. */
+void rctx__registry_reset(void);
 
 #endif

@@ -77,7 +77,9 @@ void rctx__rcu_before_fork(void) { pthread_mutex_lock(&rcu_mutex); }
 void rctx__rcu_after_fork(void) { pthread_mutex_unlock(&rcu_mutex); }
 
 void rctx__rcu_forget_readers(void) {
-  /* Our own before/after pair, run in the child: rcu_mutex was held over the fork, so the locks are free of us. */
+  rcu_mutex = (pthread_mutex_t)PTHREAD_MUTEX_INITIALIZER; /* see rctx_after_fork_child() */
+  registered_here = false;                                /* asks again whether a read lock can be had */
+  /* Our own before/after pair, run in the child: rcu_mutex was held over the fork, so liburcu's locks are free of us. */
   urcu_bp_before_fork();
   urcu_bp_after_fork_child();
   atomic_store_explicit(&counted_walks, 0, memory_order_relaxed); /* one thread: no partner */

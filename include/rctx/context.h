@@ -221,19 +221,22 @@ RCTX_API void rctx_unref(const rctx *ctx) RCTX_NONNULL(1);
 
 /** RCTX_SCOPED - end the handle when the variable leaves scope: `RCTX_SCOPED rctx *c = rctx_with_cancel(parent);`.
  *  RCTX_SCOPED_REF drops a reference instead. A variable that is NULL then is left alone. */
-#define RCTX_SCOPED __attribute__((cleanup(rctx__scope_end)))
-#define RCTX_SCOPED_REF __attribute__((cleanup(rctx__scope_unref)))
+#define RCTX_SCOPED __attribute__((unused, cleanup(rctx__scope_end)))
+#define RCTX_SCOPED_REF __attribute__((unused, cleanup(rctx__scope_unref)))
 
 /* ---- looking ----------------------------------------------------------------------------------------------------- */
 
 RCTX_API int rctx__null_context(const char *function); /* internal: what a NULL does */
 #if defined(__clang__)
+#pragma clang diagnostic push
+#pragma clang diagnostic ignored "-Wgcc-compat"
 #define RCTX__DIAGNOSE_NULL(arg)                                                                                       \
   __attribute__((diagnose_if(!(arg), "NULL passed where a context is required", "warning")))
+static inline int rctx_err(const rctx *ctx) RCTX__DIAGNOSE_NULL(ctx);
+#pragma clang diagnostic pop
 #define RCTX__SEE_NULL(arg) ((void)0)
 RCTX_API void rctx__null_seen(void);
 #else
-#define RCTX__DIAGNOSE_NULL(arg)
 RCTX_API void rctx__null_seen(void) __attribute__((warning("NULL passed where a context is required")));
 #define RCTX__SEE_NULL(arg) (__builtin_constant_p(!(arg)) && !(arg) ? rctx__null_seen() : (void)0)
 #endif
@@ -244,7 +247,6 @@ RCTX_API void rctx__null_seen(void) __attribute__((warning("NULL passed where a 
  * One acquire load of the context's own first word, the same live or ended, root or 16 levels deep. [CTX-2] [CTX-4]
  * The low 12 bits of that word are the errno, positive: this is part of the ABI.
  */
-static inline int rctx_err(const rctx *ctx) RCTX__DIAGNOSE_NULL(ctx);
 static inline int rctx_err(const rctx *ctx) {
   RCTX__SEE_NULL(ctx);
   if (__builtin_expect(ctx == NULL, 0)) return rctx__null_context("rctx_err");
