@@ -319,6 +319,16 @@ bool rctx_after_stop_sync(struct rctx_after *node) {
   }
 }
 
+/* The first to set CLAIMED writes the notice and then publishes it; the runner looks at NOTICE only. True: published. */
+static bool leave_notice(struct rctx_after *after, uint32_t s, void (*quiet_fn)(void *arg), void *quiet_arg) {
+  after->rctx__quiet = quiet_fn;
+  after->rctx__quiet_arg = quiet_arg;
+  for (;;) {
+    if (cas_acq_rel(rctx__after_state(after), &s, s | AFTER_NOTICE)) return true; /* partner: rctx__after_run() */
+    if ((s & AFTER_STATE) != AFTER_RUNNING && (s & AFTER_STATE) != AFTER_SUBMITTED) return false;
+  }
+}
+
 bool rctx_after_stop_notify(struct rctx_after *node, void (*quiet_fn)(void *arg), void *quiet_arg, bool *quiet) {
   if (misused(node == NULL, "node is NULL (expected a registration)") ||
       misused(quiet_fn == NULL, "quiet_fn is NULL") ||
@@ -337,13 +347,12 @@ bool rctx_after_stop_notify(struct rctx_after *node, void (*quiet_fn)(void *arg)
     case AFTER_SUBMITTED:
     case AFTER_RUNNING:
       *quiet = false;
-      if (s & AFTER_NOTICE) return false;
-      node->rctx__quiet = quiet_fn;
-      node->rctx__quiet_arg = quiet_arg;
-      if (cas_acq_rel(rctx__after_state(node), &s, s | AFTER_NOTICE)) return false; /* partner: rctx__after_run() */
-      *quiet = true;
-      continue;
+      if (s & AFTER_CLAIMED) return false;
+      if (!cas_acq_rel(rctx__after_state(node), &s, s | AFTER_CLAIMED)) continue; /* partner: another stop_notify */
+      *quiet = !leave_notice(node, s | AFTER_CLAIMED, quiet_fn, quiet_arg);
+      return false;
     default:
+      *quiet = true;
       return false;
     }
   }

@@ -19,8 +19,9 @@ enum rctx__after_state {
   AFTER_STOPPED,  /* quiet */
   AFTER_DROPPED,  /* quiet: its loop was destroyed; the first stop still returns true */
   AFTER_STATE = 0xff,
-  AFTER_WAITED = 0x100, /* beside SUBMITTED or RUNNING: somebody sleeps on the word */
-  AFTER_NOTICE = 0x200  /* beside them: the quiet callback is set */
+  AFTER_WAITED = 0x100,  /* beside SUBMITTED or RUNNING: somebody sleeps on the word */
+  AFTER_CLAIMED = 0x200, /* beside them: a stop_notify is about to leave its notice, or has */
+  AFTER_NOTICE = 0x400   /* beside them: the quiet callback is set */
 };
 
 static inline _Atomic uint32_t *rctx__after_state(struct rctx_after *after) {

@@ -94,8 +94,8 @@ RCTX_API int rctx_after_on(const rctx *ctx, struct rctx_after *node, struct rctx
                            enum rctx_on_ended on_ended, rctx_after_fn fn, void *arg) RCTX_NONNULL(1, 2, 3, 5);
 
 /** rctx_watch - run it on an event loop's thread, inside rctx_loop_drain(), when the context ends. As long as it has not
- *  begun, rctx_after_stop() takes it back, also out of the loop's queue. Returns as rctx_after(); -ESHUTDOWN if the loop
- *  has been destroyed. */
+ *  begun, rctx_after_stop() takes it back, also out of the loop's queue. Returns as rctx_after(), never
+ *  -EAGAIN. The loop must not have been destroyed. */
 RCTX_API int rctx_watch(const rctx *ctx, struct rctx_after *node, rctx_loop *loop, enum rctx_on_ended on_ended,
                         rctx_after_fn fn, void *arg) RCTX_NONNULL(1, 2, 3, 5);
 

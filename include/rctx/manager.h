@@ -109,11 +109,12 @@ struct rctx_stats {
 RCTX_API void rctx_stats(const rctx_manager *manager, struct rctx_stats *stats) RCTX_NONNULL(1, 2);
 
 /**
- * Fork. The parent is unharmed in any case. In the child only the forking thread exists: the library's threads are gone,
- * and start again when next needed after
+ * Fork. The parent is unharmed in any case. In the child only the forking thread exists: the library's threads are gone.
  *
  *   rctx_after_fork_child()   call it first thing in the child before using the library there.
  *
+ * It starts the timer thread again if timers are armed and the callback thread if registrations wait for it, and leaves
+ * both for later otherwise.
  * Then every manager works: new contexts, timers, waits, loops. Contexts made before the fork can be read, cancelled and
  * ended, and their timers still fire in the child; one that another thread was deriving from, ending or cancelling at the
  * very moment of the fork must not be used. A child that only calls exec or _exit needs nothing.
