@@ -1,24 +1,4 @@
-# Helpers of the build: rctx_existing, rctx_core, rctx_part, rctx_jemalloc, rctx_fuzz. rctx_test is in tests/CMakeLists.txt.
-
-# RCTX_YOUNG_SKIP_MISSING: while the project is young, listed files that are not written yet are named and left out.
-# To be removed, together with rctx_existing(), when the lists are complete.
-set(RCTX_YOUNG_SKIP_MISSING ON)
-
-# Leaves the files that exist in the list; <list>_COMPLETE says whether that is all of them.
-function(rctx_existing list)
-  set(kept "")
-  set(${list}_COMPLETE ON PARENT_SCOPE)
-  foreach(file IN LISTS ${list})
-    if(EXISTS "${file}" OR NOT RCTX_YOUNG_SKIP_MISSING)
-      list(APPEND kept "${file}")
-    else()
-      cmake_path(RELATIVE_PATH file BASE_DIRECTORY "${PROJECT_SOURCE_DIR}" OUTPUT_VARIABLE shown)
-      message(STATUS "rctx: ${shown} is not written yet, skipped")
-      set(${list}_COMPLETE OFF PARENT_SCOPE)
-    endif()
-  endforeach()
-  set(${list} "${kept}" PARENT_SCOPE)
-endfunction()
+# Helpers of the build: rctx_core, rctx_part, rctx_jemalloc, rctx_fuzz. rctx_test is in tests/CMakeLists.txt.
 
 # rctx_core(NAME OBJECT|STATIC): RCTX_SOURCES with the flags they all need.
 function(rctx_core name kind)
