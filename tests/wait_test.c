@@ -125,10 +125,11 @@ Test(wait, signals_do_not_end_it) {
 }
 
 Test(wait, needs_no_descriptor_and_leaves_errno_alone) {
+  RCTX_SCOPED rctx *live = rctx_with_cancel(rctx_background());
   RCTX_SCOPED rctx *c = rctx_with_timeout(rctx_background(), 5 * MS);
   struct rctx_info info;
   errno = 4242;
-  cr_assert_eq(rctx_wait(c, rctx_now() + MS), 0);
+  cr_assert_eq(rctx_wait(live, rctx_now() + MS), 0);
   cr_assert_eq(rctx_wait(c, INT64_MAX), -ETIMEDOUT);
   cr_assert_eq(errno, 4242);
   rctx_inspect(c, &info);
