@@ -21,7 +21,7 @@
 enum { CHAOS_ONE_IN = 3, ROUNDS = 3000, WATCHDOG_S = 60 };
 
 #if defined(__SANITIZE_THREAD__)
-enum { SLOWER = 6 };
+enum { SLOWER = 3 };
 #elif CHECK_LEAKS
 enum { SLOWER = 3 };
 #else
@@ -305,7 +305,11 @@ Test(race, cancel_against_expiry_on_a_virtual_clock) {
   run_race((struct race_plan){3, expiry_set_up, expiry_act, expiry_check}, ROUNDS);
 }
 
-static void open_driven_by_thread(void) { race_open_with(RCTX_DRIVE_THREAD); }
+// Runs after the suite's .init.
+static void open_driven_by_thread(void) {
+  cr_assert_eq(rctx_manager_destroy(race.manager), 0);
+  race_open_with(RCTX_DRIVE_THREAD);
+}
 
 static void thread_expiry_set_up(void) {
   race.parent = rctx_with_timeout_cause(race_root(), 1 + race.round % 3 * MS, &cause_late);

@@ -230,6 +230,7 @@ static void wide_shrink(void) {
   cr_assert_leq(twice.bytes, once.bytes + (1 << 20), "%zu bytes, then %zu", once.bytes, twice.bytes);
   rctx_trim(rctx_manager_default());
   rctx_stats(rctx_manager_default(), &twice);
+  if (once.bytes == 0) return; // nothing is cached where a sanitizer is to see each free
   cr_assert_lt(twice.bytes, once.bytes / 2, "trimming gives back what is cached: %zu of %zu", twice.bytes, once.bytes);
 }
 
