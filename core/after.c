@@ -192,12 +192,12 @@ static int enroll(const rctx *ctx, struct rctx_after *after, enum mode mode, voi
   if (fn == NULL) return -EINVAL;
   if (busy(after)) return -EBUSY;
   rctx *node = rctx__mutable(ctx);
-  *after = (struct rctx_after){.rctx__ctx = ctx,
-                               .rctx__fn = fn,
-                               .rctx__arg = arg,
-                               .rctx__target = target,
-                               .rctx__mode = mode,
-                               .rctx__state = AFTER_MOVING};
+  after->rctx__ctx = ctx;
+  after->rctx__fn = fn;
+  after->rctx__arg = arg;
+  after->rctx__target = target;
+  after->rctx__mode = mode;
+  store_relaxed(rctx__after_state(after), (uint32_t)AFTER_MOVING);  /* nobody else has it yet */
   if (load_relaxed(&node->state) & STATE_ENDLESS) {                 /* const */
     store_release(rctx__after_state(after), (uint32_t)AFTER_NEVER); /* partner: state_now() */
     return RCTX_NEVER;

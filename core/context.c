@@ -59,7 +59,8 @@ static bool same_clock(const rctx_manager *a, const rctx_manager *b) {
 }
 
 /* A node with all it inherits, not linked. NULL: no memory. */
-static inline rctx *node_new(rctx *parent, const rctx *values_from, rctx_manager *manager, uint8_t kind) {
+static inline __attribute__((always_inline)) rctx *node_new(rctx *parent, const rctx *values_from,
+                                                            rctx_manager *manager, uint8_t kind) {
   rctx *node = rctx__object_alloc(manager, CLASS_NODE);
   if (unlikely(node == NULL)) return NULL;
   bool has_deadline = (parent->own & HAS_DEADLINE) && likely(same_clock(parent->manager, manager));
@@ -355,20 +356,11 @@ rctx *rctx_derive(const rctx *parent, const struct rctx_spec *spec) {
 static bool cancel(rctx *ctx, const struct rctx_cause *cause) {
   uint32_t s = load_acquire(&ctx->state); /* partner: mark() */
   if (unlikely(s & STATE_ENDLESS)) return false;
-  const struct rctx_cause *claimed = NULL;
   if (unlikely(rctx__done(s))) {
     if (!(s & STATE_WALKED)) rctx__finish(ctx, 0); /* help to mark what is below */
     return false;
   }
-  /* The claim decides between explicit cancels; the mark decides against the parent and the deadline. Release: whoever
-   * reads the cause has seen the mark, which comes after. */
-  if (unlikely(!cas_acq_rel(&ctx->cause, &claimed, cause))) {
-    unsigned tries = 0;
-    while (!rctx__done(s = load_acquire(&ctx->state))) rctx__back_off(&ctx->state, s, &tries); /* its mark is next */
-    rctx__finish(ctx, 0);
-    return false;
-  }
-  return rctx__finish(ctx, code_of(cause, ECANCELED) | (uint32_t)ORIGIN_LOCAL);
+  return rctx__cancel(ctx, code_of(cause, ECANCELED) | (uint32_t)ORIGIN_LOCAL, cause);
 }
 
 bool rctx_cancel_cause(rctx *ctx, const struct rctx_cause *cause) {

@@ -98,7 +98,9 @@ static struct rctx_after *claim_first_locked(struct rctx__queue *queue, bool beg
 size_t rctx__queue_drain(struct rctx__queue *queue, size_t max) {
   size_t ran = 0;
   rctx__take(&queue->lock);
-  bool clear = queue->signalled;
+  bool was = queue->signalled;
+  bool keep = was && load_relaxed(&queue->length) > max; /* more than we may take: the fd stays as it is, readable */
+  bool clear = was && !keep;
   queue->signalled = true; /* while we are here nobody needs to wake us: we look again before we leave */
   rctx__unlock(&queue->lock);
   if (clear && queue->fd >= 0) rctx__eventfd_clear(queue->fd);
@@ -111,7 +113,7 @@ size_t rctx__queue_drain(struct rctx__queue *queue, size_t max) {
     ran++;
     rctx__take(&queue->lock);
   }
-  queue->signalled = false;
+  if (!keep) queue->signalled = false;
   bool signal = queue->first != NULL && want_signal_locked(queue);
   rctx__unlock(&queue->lock);
   if (signal) rctx__queue_signal(queue);

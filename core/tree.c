@@ -11,7 +11,8 @@
  *   handle dropped with children left: DROPPED; the last child to leave releases it
  *
  * Who does what, exactly once:
- *   ends a node       whoever's CAS moves state from live (mark()): cancel, expiry, or a walk from above. First wins.
+ *   ends a node       whoever moves its word from live: a walk from above or an expiry by a CAS (mark()), an explicit cancel
+ *                     under the word's lock, together with its cause (rctx__cancel()). First wins.
  *   notifies it       the same thread, after its whole walk; it has pinned the node when it marked it.
  *   frees it          whoever gives the last reference up (rctx__give_up() returned true) or, for a DROPPED node, the child
  *                     that leaves last. A live or ended child's link is its reference on its parent.
@@ -204,6 +205,18 @@ struct walk {
   rctx *first, *last; /* pinned nodes to notify, through link, parents before children */
 };
 
+/* Chain a node that this walk has marked; its timer is disarmed, whose place the link takes. */
+static void pin_for_notice(rctx *node, struct walk *walk) {
+  if (!rctx__pin(node)) return; /* it is being freed: nobody holds it any more */
+  node->link = NULL;
+  if (walk->last) {
+    walk->last->link = node;
+  } else {
+    walk->first = node;
+  }
+  walk->last = node;
+}
+
 enum { MARKED = 1, DESCEND = 2 };
 
 /* End a node if it is live. MARKED: this call did. DESCEND: there are lists below that this call has entered (walkers + 1). */
@@ -229,15 +242,7 @@ static inline unsigned mark(rctx *node, uint32_t how, struct walk *walk) {
     if (!cas_acq_rel(&node->state, &s, next)) continue; /* partner: rctx_err() and every reader of the state */
     if (unlikely(rctx__done(s))) return DESCEND;
     rctx__timer_disarm(node);
-    if (unlikely(s & STATE_NOTIFY) && rctx__pin(node)) {
-      node->link = NULL;
-      if (walk->last) {
-        walk->last->link = node;
-      } else {
-        walk->first = node;
-      }
-      walk->last = node;
-    }
+    if (unlikely(s & STATE_NOTIFY)) pin_for_notice(node, walk);
     return MARKED | (s & STATE_CHILDREN ? DESCEND : 0U);
   }
 }
@@ -330,21 +335,40 @@ static void notify(const struct walk *walk) {
   }
 }
 
-bool rctx__finish(rctx *node, uint32_t how) {
-  uint32_t leaf = load_relaxed(&node->state); /* a guess: the CAS decides */
-  if (likely(!(leaf & ~(STATE_HANDLE_ENDED))) && likely(load_relaxed(&node->timer_state) == TIMER_NONE) &&
-      likely(cas_acq_rel(&node->state, &leaf, leaf | how | STATE_WALKED))) { /* as mark(), with nothing else to do */
-    return true;
-  }
-  struct walk walk = {NULL, NULL};
-  unsigned marked = mark(node, how, &walk);
-  if (marked & DESCEND) {
+static void walk_and_notify(rctx *node, bool descend, struct walk *walk) {
+  if (descend) {
     bool registered = rctx__rcu_enter();
-    walk_below(node, &walk);
+    walk_below(node, walk);
     rctx__rcu_leave(registered);
   }
-  if (unlikely(walk.first != NULL)) notify(&walk);
+  if (walk->first) notify(walk);
+}
+
+bool rctx__finish(rctx *node, uint32_t how) {
+  struct walk walk = {NULL, NULL};
+  unsigned marked = mark(node, how, &walk);
+  walk_and_notify(node, marked & DESCEND, &walk);
   return marked & MARKED;
+}
+
+/* Cause and mark under the word's lock: one read-modify-write, and no moment at which there is one without the other. */
+bool rctx__cancel(rctx *node, uint32_t how, const struct rctx_cause *cause) {
+  uint32_t s = rctx__state_lock(node);
+  if (unlikely(rctx__done(s))) {
+    rctx__state_unlock(node, s);
+    rctx__finish(node, 0); /* help to mark what is below */
+    return false;
+  }
+  store_relaxed(&node->cause, cause); /* published by the mark */
+  bool children = s & STATE_CHILDREN;
+  rctx__state_unlock(node, s | how | (children ? STATE_WALKER : STATE_WALKED)); /* the mark */
+  rctx__timer_disarm(node);
+  if (unlikely(s & (STATE_CHILDREN | STATE_NOTIFY))) {
+    struct walk walk = {NULL, NULL};
+    if (s & STATE_NOTIFY) pin_for_notice(node, &walk);
+    walk_and_notify(node, children, &walk);
+  }
+  return true;
 }
 
 /* ---- leave and drop ---------------------------------------------------------------------------------------------- */
@@ -382,7 +406,7 @@ static COLD bool leave_dropped_striped(rctx *node, rctx *parent, bool *defer) {
 
 /* Unlink a dead node from its parent. *defer: a walk may be standing on it. Returns true if that gave the parent's last
  * reference up: the caller has to release the parent. */
-static inline bool leave(rctx *node, bool *defer) {
+static inline __attribute__((always_inline)) bool leave(rctx *node, bool *defer) {
   rctx *parent = node->parent;
   *defer = false;
   if (rctx__is_static(parent)) return false;
@@ -446,6 +470,10 @@ bool rctx__give_up(rctx *node) {
     store_relaxed(&node->refs, 0U); /* for a pin that a walk might try: there is none, but dead nodes have 0 */
     return true;
   }
+  uint32_t refs = load_relaxed(&node->refs);                     /* a guess: the CAS decides */
+  while (refs > 1) {                                             /* not the last: whoever that is looks at the rest */
+    if (cas_acq_rel(&node->refs, &refs, refs - 1)) return false; /* partner: the acquire loads of refs == 1 */
+  }
   return give_up_locked(node);
 }
 
@@ -469,31 +497,54 @@ void rctx__node_free(rctx *node) {
   rctx__object_free(manager, CLASS_NODE, node);
 }
 
-void rctx__release(rctx *node) {
+/* Unlink a dead node and give its memory back. True: its parent has to be released, too. */
+static inline bool remove_node(rctx *node, bool plain) {
+  bool defer;
+  bool parent_too = leave(node, &defer);
+  rctx__count_contexts(node->manager, -1);
+  node->kind = NODE_DEAD;
+  if (unlikely(defer)) {
+    rctx__defer(node);
+  } else if (plain) {
+    rctx__object_free(node->manager, CLASS_NODE, node);
+  } else {
+    rctx__node_free(node);
+  }
+  return parent_too;
+}
+
+static COLD void release_slow(rctx *node) {
   rctx *todo = NULL; /* contexts held through values_from whose last reference we gave up, through link */
   for (;;) {
     rctx__timer_disarm(node);
     rctx__values_bury(node, &todo);
     let_cause_go(node);
-    if (unlikely(load_relaxed(&node->state) & STATE_FD))
-      rctx__close(load_acquire(&node->ext)->fd); /* as rctx__node_free() */
+    if (load_relaxed(&node->state) & STATE_FD) rctx__close(load_acquire(&node->ext)->fd); /* as rctx__node_free() */
     rctx *parent = node->parent;
-    bool defer;
-    bool parent_too = leave(node, &defer);
-    rctx__count_contexts(node->manager, -1);
-    node->kind = NODE_DEAD;
-    if (unlikely(defer)) {
-      rctx__defer(node);
-    } else {
-      rctx__node_free(node);
-    }
-    if (unlikely(parent_too)) {
+    if (remove_node(node, false)) {
       node = parent;
-      continue;
+    } else if (todo) {
+      node = todo;
+      todo = node->link;
+    } else {
+      return;
     }
-    if (likely(todo == NULL)) return;
-    node = todo;
-    todo = node->link;
+  }
+}
+
+/* Nothing of its own but the link: the usual case. Nobody else has the node. */
+static inline bool plain(rctx *node) {
+  return !(node->own & (OWN_DESTROYERS | OWN_BLOCK)) && load_relaxed(&node->ext) == NULL &&
+         load_relaxed(&node->timer_state) != TIMER_ARMED &&
+         ((load_relaxed(&node->state) & STATE_ORIGIN) != ORIGIN_LOCAL || load_relaxed(&node->cause)->destroy == NULL);
+}
+
+void rctx__release(rctx *node) {
+  if (likely(plain(node))) {
+    rctx *parent = node->parent;
+    if (unlikely(remove_node(node, true))) release_slow(parent);
+  } else {
+    release_slow(node);
   }
 }
 

@@ -70,7 +70,7 @@ struct rctx {
   _Atomic uint8_t contended;       /* stats: how often its inline list was found locked */
   uint16_t deadline_code;          /* const: positive errno its own deadline ends it with */
 
-  _Atomic(const struct rctx_cause *) cause; /* claimed once by the first explicit cancel; valid with ORIGIN_LOCAL */
+  _Atomic(const struct rctx_cause *) cause; /* state lock, written once; published by a mark with ORIGIN_LOCAL */
   uintptr_t values;         /* const: block, with the number of its entries visible here in the low bits */
   uint64_t summary;         /* const: a bit per visible key */
   struct rctx_after *watch; /* state lock: last of a circular list of registrations */
@@ -137,6 +137,9 @@ void rctx__link(rctx *node);
 /** Mark a node ended: err > 0, one of the ORIGIN_ bits, perhaps STATE_TIMED_OUT. Then its subtree; then notify. True if
  *  this call ended it. Either way the subtree is marked on return. The caller holds a reference. */
 bool rctx__finish(rctx *node, uint32_t how);
+
+/** The same for an explicit cancel: if this call ends the node, @cause is its cause. */
+bool rctx__cancel(rctx *node, uint32_t how, const struct rctx_cause *cause);
 
 /** Take a reference only if there is still one. */
 bool rctx__pin(rctx *node);
