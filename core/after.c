@@ -95,11 +95,12 @@ void rctx__after_run(struct rctx_after *after) {
   release_holds(ctx, after->rctx__mode, after->rctx__target);
   uint32_t flags =
       exchange_acq_rel(rctx__after_state(after), (uint32_t)AFTER_RAN); /* partner: stop_sync, stop_notify */
-  if (unlikely(flags & AFTER_NOTICE)) {
-    void (*quiet)(void *arg) = after->rctx__quiet;
-    quiet(after->rctx__quiet_arg);
-  }
   if (unlikely(flags & AFTER_WAITED)) rctx__futex_wake_all(rctx__after_state(after)); /* only the address is used */
+  if (unlikely(flags & AFTER_NOTICE)) { /* who left the notice keeps the node until it is called */
+    callbacks_here++;
+    after->rctx__quiet(after->rctx__quiet_arg);
+    callbacks_here--;
+  }
   rctx__finished(&manager->running);
 }
 
@@ -208,6 +209,7 @@ static int enroll(const rctx *ctx, struct rctx_after *after, enum mode mode, voi
   uint32_t s = rctx__state_lock(node);
   if (rctx__done(s)) {
     rctx__state_unlock(node, s);
+    if (!(s & STATE_WALKED)) rctx__finish(node, 0); /* [AFTER-3]: what is below is marked first */
     return already_ended(after, on_ended);
   }
   list_append_locked(node, after);

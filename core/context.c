@@ -54,16 +54,12 @@ static void refuse_cause(const struct rctx_cause *cause) {
 
 /* ---- making a node ----------------------------------------------------------------------------------------------- */
 
-static bool same_clock(const rctx_manager *a, const rctx_manager *b) {
-  return a == b || (a->timers.clock == b->timers.clock && a->timers.clock_arg == b->timers.clock_arg);
-}
-
 /* A node with all it inherits, not linked. NULL: no memory. */
 static inline __attribute__((always_inline)) rctx *node_new(rctx *parent, const rctx *values_from,
                                                             rctx_manager *manager, uint8_t kind) {
   rctx *node = rctx__object_alloc(manager, CLASS_NODE);
   if (unlikely(node == NULL)) return NULL;
-  bool has_deadline = (parent->own & HAS_DEADLINE) && likely(same_clock(parent->manager, manager));
+  bool has_deadline = (parent->own & HAS_DEADLINE) && likely(rctx__same_clock(parent->manager, manager));
   /* Plain stores: nobody else has the node yet. */
   atomic_init(&node->state, 0);
   atomic_init(&node->refs, 1);
@@ -153,7 +149,7 @@ static int keep_cause(rctx *node, const struct rctx_cause *cause) {
 static inline bool parent_ends_it(const rctx *node) {
   const rctx *parent = node->parent;
   return (parent->own & HAS_DEADLINE) && parent->deadline_ns <= node->deadline_ns &&
-         same_clock(parent->manager, node->manager);
+         rctx__same_clock(parent->manager, node->manager);
 }
 
 static void expire(rctx *node) { rctx__finish(node, node->deadline_code | ORIGIN_OWN | STATE_TIMED_OUT); }

@@ -65,8 +65,8 @@ bool rctx__queue_push(struct rctx__queue *queue, struct rctx_after *after, bool 
 }
 
 void rctx__queue_signal(struct rctx__queue *queue) {
-  if (queue->fd >= 0) {
-    rctx__eventfd_signal(queue->fd);
+  if (queue->wake.fd >= 0) {
+    rctx__eventfd_signal(rctx__fd_own(&queue->wake));
   } else {
     add_seq_cst(&queue->sequence, 1U); /* partner: the sequence the callback thread read before it drained */
     rctx__futex_wake_all(&queue->sequence);
@@ -100,10 +100,11 @@ size_t rctx__queue_drain(struct rctx__queue *queue, size_t max) {
   rctx__take(&queue->lock);
   bool was = queue->signalled;
   bool keep = was && load_relaxed(&queue->length) > max; /* more than we may take: the fd stays as it is, readable */
-  bool clear = was && !keep;
+  /* Also when nothing is queued: a signaller may have been overtaken by the drain that took its entry. */
+  bool clear = !keep && (was || queue->first == NULL);
   queue->signalled = true; /* while we are here nobody needs to wake us: we look again before we leave */
   rctx__unlock(&queue->lock);
-  if (clear && queue->fd >= 0) rctx__eventfd_clear(queue->fd);
+  if (clear && queue->wake.fd >= 0) rctx__eventfd_clear(rctx__fd_own(&queue->wake));
   rctx__take(&queue->lock);
   while (ran < max) {
     struct rctx_after *after = claim_first_locked(queue, true);
@@ -126,20 +127,34 @@ int rctx_loop_create(rctx_loop **loop) {
   if (misused(loop == NULL, "loop is NULL (expected where to write it)")) return -EINVAL;
   rctx_loop *made = calloc(1, sizeof *made);
   if (made == NULL) return -ENOMEM;
-  made->queue.fd = rctx__eventfd(false);
-  if (made->queue.fd < 0) {
-    int rc = made->queue.fd;
+  int fd = rctx__eventfd(false);
+  if (fd < 0) {
     free(made);
-    return rc;
+    return fd;
   }
+  made->queue.wake.fd = fd;
+  atomic_init(&made->queue.wake.process, load_relaxed(&rctx__process)); /* changes with one thread only */
   atomic_init(&made->queue.refs, 1);
   *loop = made;
   return 0;
 }
 
+static rctx_loop *mutable_loop(const rctx_loop *loop) {
+  union {
+    const rctx_loop *in;
+    rctx_loop *out;
+  } cast = {loop};
+  return cast.out;
+}
+
 int rctx_loop_fd(const rctx_loop *loop) {
   if (misused(loop == NULL, "loop is NULL (expected an rctx_loop)")) return -EINVAL;
-  return loop->queue.fd;
+  struct rctx__queue *queue = &mutable_loop(loop)->queue;
+  bool inherited = load_acquire(&queue->wake.process) != load_relaxed(&rctx__process); /* partner: rctx__fd_replace() */
+  int fd = rctx__fd_own(&queue->wake);
+  if (inherited && load_relaxed(&queue->length) > 0)
+    rctx__eventfd_signal(fd); /* the parent's was written, this one was not */
+  return fd;
 }
 
 size_t rctx_loop_drain(rctx_loop *loop, size_t max) {
@@ -168,6 +183,6 @@ void rctx_loop_destroy(rctx_loop *loop) {
   while ((writers = load_acquire(&queue->signalling)) != 0) { /* partner: rctx__queue_signal() */
     rctx__back_off(&queue->signalling, writers, &tries);
   }
-  rctx__close(queue->fd);
+  rctx__close(queue->wake.fd);
   rctx__queue_unref(queue);
 }

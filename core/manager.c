@@ -15,7 +15,7 @@
 #include <pthread.h>
 #include <string.h>
 
-enum { DEFERRED_MAX = 256, POLL_NS = 100000 };
+enum { DEFERRED_MAX = 256, POLL_NS = 100000, DESTROY_WAIT_NS = 50000000 };
 
 #define ROOT(manager_)                                                                                                 \
   {                                                                                                                    \
@@ -27,7 +27,7 @@ struct rctx_manager rctx__default_manager = {
     .root = ROOT(&rctx__default_manager),
     .memory = RCTX__MEMORY_INIT,
     .timers = RCTX__TIMERS_INIT(TICK_DEFAULT_NS),
-    .callbacks = {.fd = -1, .refs = 1},
+    .callbacks = {.wake = {.fd = -1}, .refs = 1},
 };
 static struct rctx todo = ROOT(&rctx__default_manager);
 
@@ -88,13 +88,14 @@ static void unlist(struct rctx_manager *manager) {
 static void forget_holder(rctx__lock *lock) { store_relaxed(lock, 0U); /* one thread here */ }
 
 void rctx_after_fork_child(void) {
+  add_relaxed(&rctx__process, 1U); /* one thread here: nothing to order */
   rctx__registry_reset();
   rctx__rcu_forget_readers();
   each_short_lock(forget_holder);
   for (struct rctx_manager *m = all_managers; m; m = m->next) { /* one thread: nothing to order */
-    rctx__timers_after_fork(m);
-    store_relaxed(&m->running, 0U);
+    store_relaxed(&m->running, 0U);                             /* before threads start that raise them */
     store_relaxed(&m->busy, 0U);
+    rctx__timers_after_fork(m);
     if (!load_relaxed(&m->callback_thread_on)) continue;
     store_relaxed(&m->callback_thread_on, 0U);
     bool in_use = load_relaxed(&m->callbacks.refs) > 1; /* each registration for it holds one */
@@ -239,7 +240,7 @@ int rctx_manager_create(const struct rctx_manager_options *options, rctx_manager
   made->timers.clock_arg = options->now_arg;
   made->timers.kick = options->kick;
   made->timers.kick_arg = options->kick_arg;
-  made->callbacks = (struct rctx__queue){.fd = -1, .refs = 1};
+  made->callbacks = (struct rctx__queue){.wake = {.fd = -1}, .refs = 1};
   *manager = made;
   return 0;
 }
@@ -247,8 +248,12 @@ int rctx_manager_create(const struct rctx_manager_options *options, rctx_manager
 int rctx_manager_destroy(rctx_manager *manager) {
   if (misused(manager == NULL, "manager is NULL") || manager == &rctx__default_manager) return -EINVAL;
   if (rctx__in_callback()) return -EDEADLK;
-  if (rctx__memory_contexts(manager) > 0) return -EBUSY;
+  if (rctx__memory_contexts(manager) > 0) { /* perhaps only pins of an expiry or a cancel that is just ending */
+    rctx_quiesce(manager, rctx__add_ns(rctx__monotonic_ns(), DESTROY_WAIT_NS));
+    if (rctx__memory_contexts(manager) > 0) return -EBUSY;
+  }
   rctx_quiesce(manager, INT64_MAX);
+  unlist(manager);                                  /* before anything is freed that the fork handlers touch */
   if (load_relaxed(&manager->callback_thread_on)) { /* nobody else uses the manager any more */
     store_release(&manager->stopping, 1U);          /* partner: run_callbacks() */
     add_seq_cst(&manager->callbacks.sequence, 1U);  /* as rctx__queue_signal() */
@@ -257,7 +262,6 @@ int rctx_manager_destroy(rctx_manager *manager) {
   }
   rctx__timers_fini(manager);
   rctx__memory_fini(manager);
-  unlist(manager);
   free(manager);
   return 0;
 }

@@ -39,6 +39,10 @@ static inline int64_t rctx__now(const struct rctx_manager *manager) {
 
 /** Put it into the list of managers, once: from the first heap on. Registry mutex held. */
 void rctx__manager_list_locked(struct rctx_manager *manager);
+static inline bool rctx__same_clock(const struct rctx_manager *a, const struct rctx_manager *b) {
+  return likely(a == b) || (a->timers.clock == b->timers.clock && a->timers.clock_arg == b->timers.clock_arg);
+}
+
 /** Around work that quiesce has to wait for: raised before what it takes is taken off the counts that quiesce looks at. */
 static inline void rctx__begin(struct rctx_manager *manager, _Atomic uint32_t *count) {
   add_relaxed(&manager->begun, 1U); /* ordered before the release that takes the work off its count */

@@ -83,18 +83,20 @@ static void pool_give(struct rctx__pool *pool, struct rctx__free *batch) {
 }
 
 static void cache_give_all(struct rctx__heap *heap, enum rctx__size_class c) {
-  if (heap->cache[c].first) pool_give(&heap->manager->memory.pools[c], heap->cache[c].first);
+  struct rctx_manager *manager = load_relaxed(&heap->manager); /* its owner, or the registry mutex is held */
+  if (heap->cache[c].first) pool_give(&manager->memory.pools[c], heap->cache[c].first);
   heap->cache[c] = (struct rctx__cache){0};
 }
 
 /* Registry mutex held. */
 static void heap_detach_locked(struct rctx__heap *heap) {
-  if (heap->manager == NULL) return;
+  struct rctx_manager *manager = load_relaxed(&heap->manager); /* written under this mutex */
+  if (manager == NULL) return;
   for (int c = 0; c < CLASSES; c++) cache_give_all(heap, (enum rctx__size_class)c);
-  add_relaxed(&heap->manager->memory.strays, load_relaxed(&heap->contexts));
+  add_relaxed(&manager->memory.strays, load_relaxed(&heap->contexts));
   *heap->pprev = heap->next;
   if (heap->next) heap->next->pprev = heap->pprev;
-  heap->manager = NULL;
+  store_relaxed(&heap->manager, NULL); /* as above */
 }
 
 /* A later destructor of the host may use the library again: that makes a new heap and arms the key again. */
@@ -126,7 +128,7 @@ static COLD struct rctx__heap *heap_make(struct rctx_manager *manager) {
   heap->cache_max = manager->memory.uncached ? 0 : CACHE_MAX;
   rctx__registry_lock();
   rctx__manager_list_locked(manager);
-  heap->manager = manager;
+  store_relaxed(&heap->manager, manager); /* as above */
   heap->next = manager->memory.heaps;
   heap->pprev = &manager->memory.heaps;
   if (heap->next) heap->next->pprev = &heap->next;
@@ -137,8 +139,8 @@ static COLD struct rctx__heap *heap_make(struct rctx_manager *manager) {
 
 struct rctx__heap *rctx__heap_get(struct rctx_manager *manager) {
   struct rctx__heap *heap = rctx__heap_here;
-  if (likely(heap != NULL) && likely(heap->manager == manager)) return heap;
-  for (heap = heaps_here; heap && heap->manager != manager; heap = heap->next_here) {
+  if (likely(heap != NULL) && likely(load_relaxed(&heap->manager) == manager)) return heap; /* NULL: it was destroyed */
+  for (heap = heaps_here; heap && load_relaxed(&heap->manager) != manager; /* as above */ heap = heap->next_here) {
   }
   if (heap == NULL) heap = heap_make(manager);
   if (heap) rctx__heap_here = heap;
@@ -201,17 +203,22 @@ static struct rctx__free *pool_take(struct rctx_manager *manager, struct rctx__p
     if (chunk == NULL) return NULL;
     *chunk = (struct rctx__chunk){0};
     rctx__take(&pool->lock);
-    chunk->next = pool->chunks;
-    pool->chunks = chunk;
+    bool needed =
+        pool->chunks == NULL || pool->chunks->cut == objects_per_chunk(pool); /* another thread may have been faster */
+    if (needed) {
+      chunk->next = pool->chunks;
+      pool->chunks = chunk;
+    }
     rctx__unlock(&pool->lock);
+    if (!needed) rctx__raw_free(manager, chunk, CHUNK_BYTES);
   }
 }
 
 COLD void *rctx__object_alloc_slow(struct rctx_manager *manager, enum rctx__size_class size_class) {
   struct rctx__pool *pool = &manager->memory.pools[size_class];
-  if (manager->memory.uncached) return rctx__raw_alloc(manager, pool->object_bytes, CACHE_LINE);
-  struct rctx__heap *heap = rctx__heap_get(manager);
+  struct rctx__heap *heap = rctx__heap_get(manager); /* also lists the manager, for fork */
   if (heap == NULL) return NULL;
+  if (manager->memory.uncached) return rctx__raw_alloc(manager, pool->object_bytes, CACHE_LINE);
   struct rctx__cache *cache = &heap->cache[size_class];
   if (cache->first == NULL) {
     struct rctx__free *batch = pool_take(manager, pool);

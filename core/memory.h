@@ -47,14 +47,14 @@ struct rctx__cache {
 
 /* What one thread has of one manager. Lives until the thread exits, also when the manager is destroyed before. */
 struct rctx__heap {
-  struct rctx_manager *manager;      /* written under the registry mutex: NULL when the manager is gone */
-  struct rctx__cache cache[CLASSES]; /* owner */
-  unsigned cache_max;                /* const: 0 when the manager is uncached */
-  unsigned index;                    /* const: a small number per thread, for choosing shards and stripes */
-  _Atomic int64_t contexts;          /* stats: written by the owner; derived minus gone on this thread */
-  struct rctx__heap *next_here;      /* owner: this thread's other heaps */
-  struct rctx__heap *next;           /* registry mutex: the manager's heaps */
-  struct rctx__heap **pprev;         /* registry mutex */
+  _Atomic(struct rctx_manager *) manager; /* written under the registry mutex: NULL when the manager is gone */
+  struct rctx__cache cache[CLASSES];      /* owner */
+  unsigned cache_max;                     /* const: 0 when the manager is uncached */
+  unsigned index;                         /* const: a small number per thread, for choosing shards and stripes */
+  _Atomic int64_t contexts;               /* stats: written by the owner; derived minus gone on this thread */
+  struct rctx__heap *next_here;           /* owner: this thread's other heaps */
+  struct rctx__heap *next;                /* registry mutex: the manager's heaps */
+  struct rctx__heap **pprev;              /* registry mutex */
 };
 
 struct rctx__memory {
@@ -100,7 +100,7 @@ static inline void *rctx__from_free(struct rctx__free *free) { return (char *)fr
 /** One object, uninitialised; NULL: no memory. */
 static inline void *rctx__object_alloc(struct rctx_manager *manager, enum rctx__size_class size_class) {
   struct rctx__heap *heap = rctx__heap_here;
-  if (likely(heap != NULL) && likely(heap->manager == manager)) {
+  if (likely(heap != NULL) && likely(load_relaxed(&heap->manager) == manager)) {
     struct rctx__cache *cache = &heap->cache[size_class];
     struct rctx__free *first = cache->first;
     if (likely(first != NULL)) {
@@ -130,7 +130,7 @@ static inline void rctx__cache_put(struct rctx__cache *cache, struct rctx__free 
 
 static inline void rctx__object_free(struct rctx_manager *manager, enum rctx__size_class size_class, void *object) {
   struct rctx__heap *heap = rctx__heap_here;
-  if (likely(heap != NULL) && likely(heap->manager == manager) &&
+  if (likely(heap != NULL) && likely(load_relaxed(&heap->manager) == manager) &&
       likely(heap->cache[size_class].count < heap->cache_max)) {
     rctx__cache_put(&heap->cache[size_class], rctx__as_free(object));
     return;
@@ -143,7 +143,7 @@ void rctx__count_contexts_slow(struct rctx_manager *manager, int change);
 /** A context was derived (+1) or is gone (-1). */
 static inline void rctx__count_contexts(struct rctx_manager *manager, int change) {
   struct rctx__heap *heap = rctx__heap_here;
-  if (likely(heap != NULL) && likely(heap->manager == manager)) {
+  if (likely(heap != NULL) && likely(load_relaxed(&heap->manager) == manager)) {
     /* Only the owner writes; readers may see it late. */
     atomic_store_explicit(&heap->contexts, atomic_load_explicit(&heap->contexts, memory_order_relaxed) + change,
                           memory_order_relaxed);

@@ -2,6 +2,7 @@
 #define _GNU_SOURCE
 #include "platform.h"
 
+#include <fcntl.h>
 #include <linux/futex.h>
 #include <pthread.h>
 #include <sched.h>
@@ -99,6 +100,21 @@ void rctx__close(int fd) {
   int saved = errno;
   close(fd);
   errno = saved;
+}
+
+_Atomic uint32_t rctx__process;
+
+/* If no descriptor is to be had, the number is closed: better silent than heard in the parent. */
+COLD void rctx__fd_replace(struct rctx__fd *fd) {
+  static rctx__lock replacing;
+  rctx__take(&replacing);
+  if (load_relaxed(&fd->process) != load_relaxed(&rctx__process)) { /* both only change with one thread, or here */
+    int fresh = rctx__eventfd(false);
+    if (fresh < 0 || dup3(fresh, fd->fd, O_CLOEXEC) < 0) rctx__close(fd->fd);
+    if (fresh >= 0) rctx__close(fresh);
+    store_release(&fd->process, load_relaxed(&rctx__process)); /* partner: rctx__fd_own() */
+  }
+  rctx__unlock(&replacing);
 }
 
 struct start {

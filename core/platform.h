@@ -123,6 +123,20 @@ void rctx__eventfd_signal(int fd);
 void rctx__eventfd_clear(int fd);
 void rctx__close(int fd);
 
+/* An eventfd is shared with the child of a fork. The child puts a fresh one in its place (same number) before it touches it, so
+ * that the parent never sees what happens in the child. */
+struct rctx__fd {
+  int fd;                   /* const once made; -1: none */
+  _Atomic uint32_t process; /* rctx__process when it was made or replaced */
+};
+extern _Atomic uint32_t rctx__process; /* counts the forks behind us: raised by rctx_after_fork_child() */
+void rctx__fd_replace(struct rctx__fd *fd);
+/** The descriptor, this process's own. */
+static inline int rctx__fd_own(struct rctx__fd *fd) {
+  if (unlikely(load_acquire(&fd->process) != load_relaxed(&rctx__process))) rctx__fd_replace(fd); /* partner: itself */
+  return fd->fd;
+}
+
 struct rctx__thread {
   unsigned long handle; /* pthread_t */
 };

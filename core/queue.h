@@ -21,8 +21,8 @@ struct rctx__queue {
   _Atomic uint32_t length;     /* written under lock; read as a hint */
   _Atomic uint32_t refs;       /* atomic: its owner, and each registration that names it */
   _Atomic uint32_t signalling; /* raised under lock: threads about to write fd, which closing waits for */
-  _Atomic uint32_t sequence;   /* futex of the draining thread when fd < 0 */
-  int fd;                      /* const: eventfd, or -1 */
+  _Atomic uint32_t sequence;   /* futex of the draining thread when there is no eventfd */
+  struct rctx__fd wake;        /* const: an eventfd; fd -1: the sequence is used */
 };
 
 struct rctx_loop {

@@ -47,8 +47,9 @@ static COLD void kick(struct rctx__timers *timers) {
 }
 
 /* Steps 2 to 4 of the handshake. */
-static int64_t first_event(struct rctx__timers *timers) {
-  store_relaxed(&timers->sleep_until_ns, RCTX__NEVER); /* ordered before the armers' reads by each shard's lock */
+static int64_t first_event(struct rctx__timers *timers, bool going_to_sleep) {
+  if (going_to_sleep)
+    store_relaxed(&timers->sleep_until_ns, RCTX__NEVER); /* ordered before the armers' reads by each shard's lock */
   struct rctx__shard *shards = load_acquire(&timers->shards); /* partner: shards_make() */
   uint64_t first = WHEEL_NEVER;
   for (unsigned i = 0; shards && i < timers->shard_count; i++) {
@@ -58,7 +59,8 @@ static int64_t first_event(struct rctx__timers *timers) {
     if (next < first) first = next;
   }
   int64_t until = first == WHEEL_NEVER ? RCTX__NEVER : tick_ns(timers, first);
-  store_relaxed(&timers->sleep_until_ns, until); /* only lowers it: a reader of the old value kicks needlessly */
+  if (going_to_sleep)
+    store_relaxed(&timers->sleep_until_ns, until); /* only lowers it: a reader of the old value kicks needlessly */
   return until;
 }
 
@@ -120,9 +122,10 @@ size_t rctx_advance(rctx_manager *manager, int64_t now_ns, size_t budget) {
 
 int64_t rctx_next(rctx_manager *manager, int64_t now_ns) {
   if (misused(manager == NULL, "manager is NULL")) return RCTX__NEVER;
-  (void)now_ns;                                       /* the wheels know the first event without it */
-  exchange_acq_rel(&manager->timers.kick_wanted, 1U); /* partner: kick() */
-  return first_event(&manager->timers);
+  (void)now_ns;                                                  /* the wheels know the first event without it */
+  exchange_acq_rel(&manager->timers.kick_wanted, 1U);            /* partner: kick() */
+  bool is_driver = manager->timers.drive == RCTX_DRIVE_EMBEDDER; /* else the thread's own word must stay as it is */
+  return first_event(&manager->timers, is_driver);
 }
 
 static void driver(void *arg) {
@@ -132,7 +135,7 @@ static void driver(void *arg) {
     uint32_t sequence = load_seq_cst(&timers->kick_sequence); /* step 1; partner: kick() */
     if (load_acquire(&timers->stopping)) return;              /* partner: rctx__timers_fini() */
     advance(manager, rctx__now(manager), SIZE_MAX);
-    int64_t until = first_event(timers);
+    int64_t until = first_event(timers, true);
     if (until > rctx__now(manager)) rctx__futex_wait(&timers->kick_sequence, sequence, until);
     store_relaxed(&timers->sleep_until_ns, INT64_MIN); /* at work: saves kicks; a late reader kicks needlessly */
   }

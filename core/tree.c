@@ -78,7 +78,7 @@ struct rctx__ext *rctx__ext_get(rctx *node) {
   if (ext) return ext;
   struct rctx__ext *fresh = rctx__object_alloc(node->manager, CLASS_BLOCK);
   if (fresh == NULL) return NULL;
-  *fresh = (struct rctx__ext){.fd = -1};
+  *fresh = (struct rctx__ext){.done = {.fd = -1}};
   uint32_t s = rctx__state_lock(node);
   ext = load_relaxed(&node->ext); /* written under this lock only */
   if (ext == NULL) {
@@ -132,23 +132,24 @@ static void stripes_unlock_all(struct rctx__stripe *stripes, unsigned count) {
 /* How a child ends that is ended by a parent in this state. */
 static inline uint32_t inherited(uint32_t parent_state, const rctx *parent, const rctx *child) {
   uint32_t how = (parent_state & STATE_ERR) | ORIGIN_PARENT;
-  if (unlikely(parent_state & STATE_TIMED_OUT) && child->manager == parent->manager) how |= STATE_TIMED_OUT;
+  if (unlikely(parent_state & STATE_TIMED_OUT) && likely(rctx__same_clock(child->manager, parent->manager)))
+    how |= STATE_TIMED_OUT;
   return how;
 }
 
-/* The list's lock is held. Children read `children` and `next` without it: relaxed, since a walk's mark (or its pass through
- * the stripe's lock) comes after the unlock that follows here. */
+/* The list's lock is held; walks read `children` and `next` without it. Release: a walk may be inside already when a child is
+ * linked that is born ended. Partners: first_from(), sibling_after(). */
 static inline void splice_in(_Atomic(rctx *) *head, rctx *node) {
   rctx *first = load_relaxed(head);
   store_relaxed(&node->next, first);
   node->pprev = head;
   if (first) first->pprev = &node->next;
-  store_relaxed(head, node);
+  store_release(head, node); /* publishes the node; partner: first_from() */
 }
 
 static inline void splice_out(rctx *node) {
   rctx *next = load_relaxed(&node->next); /* kept in place for a walk that stands here */
-  store_relaxed(node->pprev, next);
+  store_release(node->pprev, next);       /* passes on what published it; partners: first_from(), sibling_after() */
   if (next) next->pprev = node->pprev;
 }
 
@@ -264,12 +265,12 @@ static void leave_walk(rctx *node) {
 
 /* The first child in list `from` (0: the inline one) or a later one. */
 static rctx *first_from(const rctx *parent, unsigned from) {
-  rctx *child = from == 0 ? load_relaxed(&parent->children) : NULL;
+  rctx *child = from == 0 ? load_acquire(&parent->children) : NULL; /* partner: splice_in() */
   if (child) return child;
   unsigned count = 0;
   struct rctx__stripe *stripes = stripes_of(parent, &count);
   for (unsigned i = from ? from - 1 : 0; stripes && i < count; i++) {
-    child = load_relaxed(&stripes[i].children);
+    child = load_acquire(&stripes[i].children); /* as above */
     if (child) return child;
   }
   return NULL;
@@ -286,7 +287,7 @@ static rctx *enter(rctx *parent) {
 }
 
 static inline rctx *sibling_after(const rctx *parent, const rctx *child) {
-  rctx *next = load_relaxed(&child->next);
+  rctx *next = load_acquire(&child->next); /* partner: splice_out() */
   return likely(next != NULL) ? next : first_from(parent, child->stripe + 1U);
 }
 
@@ -324,8 +325,9 @@ static void walk_below(rctx *top, struct walk *walk) {
 /* Wake and signal first, then call back: a slow callback delays no thread and no fd. */
 static void notify(const struct walk *walk) {
   for (rctx *node = walk->first; node; node = node->link) {
-    uint32_t s = load_relaxed(&node->state);                              /* the flags can not change any more */
-    if (s & STATE_FD) rctx__eventfd_signal(load_acquire(&node->ext)->fd); /* partner: rctx__ext_get() */
+    uint32_t s = load_relaxed(&node->state); /* the flags can not change any more */
+    if (s & STATE_FD)
+      rctx__eventfd_signal(rctx__fd_own(&load_acquire(&node->ext)->done)); /* partner: rctx__ext_get() */
     if (s & STATE_WAIT) rctx__futex_wake_all(&node->state);
   }
   for (rctx *node = walk->first, *next; node; node = next) {
@@ -474,7 +476,9 @@ bool rctx__give_up(rctx *node) {
   while (refs > 1) {                                             /* not the last: whoever that is looks at the rest */
     if (cas_acq_rel(&node->refs, &refs, refs - 1)) return false; /* partner: the acquire loads of refs == 1 */
   }
-  return give_up_locked(node);
+  if (!give_up_locked(node)) return false;
+  rctx__timer_disarm(node); /* dead means disarmed: node->link lies over the timer */
+  return true;
 }
 
 static void let_cause_go(rctx *node) {
@@ -500,26 +504,28 @@ void rctx__node_free(rctx *node) {
 /* Unlink a dead node and give its memory back. True: its parent has to be released, too. */
 static inline bool remove_node(rctx *node, bool plain) {
   bool defer;
+  rctx_manager *manager = node->manager;
   bool parent_too = leave(node, &defer);
-  rctx__count_contexts(node->manager, -1);
   node->kind = NODE_DEAD;
   if (unlikely(defer)) {
     rctx__defer(node);
   } else if (plain) {
-    rctx__object_free(node->manager, CLASS_NODE, node);
+    rctx__object_free(manager, CLASS_NODE, node);
   } else {
     rctx__node_free(node);
   }
+  rctx__count_contexts(manager, -1); /* last: a manager is destroyed only when all are counted off */
   return parent_too;
 }
 
 static COLD void release_slow(rctx *node) {
   rctx *todo = NULL; /* contexts held through values_from whose last reference we gave up, through link */
   for (;;) {
-    rctx__timer_disarm(node);
+    rctx__timer_disarm(node); /* a parent whose last child has left */
     rctx__values_bury(node, &todo);
     let_cause_go(node);
-    if (load_relaxed(&node->state) & STATE_FD) rctx__close(load_acquire(&node->ext)->fd); /* as rctx__node_free() */
+    if (load_relaxed(&node->state) & STATE_FD)
+      rctx__close(load_acquire(&node->ext)->done.fd); /* as rctx__node_free() */
     rctx *parent = node->parent;
     if (remove_node(node, false)) {
       node = parent;
@@ -535,7 +541,6 @@ static COLD void release_slow(rctx *node) {
 /* Nothing of its own but the link: the usual case. Nobody else has the node. */
 static inline bool plain(rctx *node) {
   return !(node->own & (OWN_DESTROYERS | OWN_BLOCK)) && load_relaxed(&node->ext) == NULL &&
-         load_relaxed(&node->timer_state) != TIMER_ARMED &&
          ((load_relaxed(&node->state) & STATE_ORIGIN) != ORIGIN_LOCAL || load_relaxed(&node->cause)->destroy == NULL);
 }
 

@@ -96,7 +96,7 @@ struct rctx__stripe {
 struct rctx__ext {
   _Atomic(struct rctx__stripe *) stripes; /* published once under the state lock */
   unsigned stripe_count;                  /* const once published */
-  int fd;                                 /* published by STATE_FD */
+  struct rctx__fd done;                   /* published by STATE_FD */
   struct rctx__page *newest;              /* owner: one thread at a time (rctx_alloc) */
   size_t first_used;                      /* owner: bytes cut from the first page */
 };

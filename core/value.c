@@ -132,7 +132,7 @@ static struct rctx__block *block_new(rctx *node) {
   struct rctx__block *block = rctx__object_alloc(node->manager, CLASS_BLOCK);
   if (block == NULL) return NULL;
   block->prev = node->values;
-  block->owner = node;
+  block->begins = !(node->own & OWN_BLOCK);
   /* Not published yet. */
   atomic_store_explicit(&block->fill, 0, memory_order_relaxed);
   atomic_store_explicit(&block->tags.words[0], 0, memory_order_relaxed);
@@ -199,7 +199,8 @@ static void each_own(const rctx *node, void (*fn)(const struct rctx_value *value
     for (unsigned i = count_of(values); i-- > count_of(node->parent->values);) fn(&block_of(values)->entries[i], arg);
     return;
   }
-  for (; values && block_of(values)->owner == node; values = block_of(values)->prev) {
+  for (bool last = false; !last; values = block_of(values)->prev) {
+    last = block_of(values)->begins;
     for (unsigned i = count_of(values); i-- > 0;) fn(&block_of(values)->entries[i], arg);
   }
 }
@@ -251,8 +252,9 @@ void rctx__each_own_value(const rctx *node, void (*fn)(const struct rctx_value *
 
 void rctx__values_free_slow(rctx *node) {
   uintptr_t values = node->values;
-  while (values && block_of(values)->owner == node) {
+  for (bool last = false; !last;) {
     struct rctx__block *block = block_of(values);
+    last = block->begins;
     values = block->prev;
     rctx__object_free(node->manager, CLASS_BLOCK, block);
   }

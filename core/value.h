@@ -7,7 +7,8 @@
  * the fill moved and begins a block of its own. Entries never change once claimed.
  *
  * Lookup: the context's 64-bit summary answers most misses; else 16 one-byte tags are compared at a time, newest first.
- * Lifetime: a block is freed with the context that began it (`owner`); whoever else uses it is below that one, or holds it.
+ * Lifetime: a block is freed with the context that made it; whoever else uses it is below that one, or holds it. A context's own
+ * blocks are the newest ones, back to the one that `begins` them: what lies behind is not looked at when it goes.
  */
 #ifndef RCTX_CORE_VALUE_H
 #define RCTX_CORE_VALUE_H
@@ -21,14 +22,13 @@ enum { BLOCK_ENTRIES = 16, BLOCK_COUNT_MASK = 63 };
 
 struct rctx__block {
   uintptr_t prev;        /* const: the older block with the count visible in it; 0: none */
-  const rctx *owner;     /* const */
   _Atomic uint32_t fill; /* atomic: slots claimed */
-  uint32_t unused;
+  bool begins;           /* const: the first block of its context; those before it are another's */
   union {
     _Atomic uint8_t bytes[BLOCK_ENTRIES];
     _Atomic uint64_t words[2];
   } tags; /* a byte per slot, written by its claimer; readers take them whole and mask what they may not see */
-  char pad[CACHE_LINE - 40];
+  char pad[CACHE_LINE - 32];
   struct rctx_value entries[BLOCK_ENTRIES]; /* each const once its claimer is published */
 };
 

@@ -44,20 +44,26 @@ int rctx_fd(const rctx *ctx) {
   if (rctx__is_static(ctx) || (load_relaxed(&node->state) & STATE_ENDLESS)) return -ENOTSUP; /* const */
   struct rctx__ext *ext = rctx__ext_get(node);
   if (ext == NULL) return -ENOMEM;
-  if (load_acquire(&node->state) & STATE_FD) return ext->fd; /* partner: the unlock below */
-  int fresh = rctx__eventfd(false);
-  if (fresh < 0) return fresh;
-  uint32_t s = rctx__state_lock(node);
-  int fd = ext->fd;
-  if (fd < 0) {
-    fd = ext->fd = fresh;
-    fresh = -1;
+  uint32_t process = load_relaxed(&rctx__process); /* changes with one thread only */
+  int fd = -1;
+  uint32_t s = load_acquire(&node->state); /* partner: the unlock below */
+  if (!(s & STATE_FD)) {
+    int fresh = rctx__eventfd(false);
+    if (fresh < 0) return fresh;
+    s = rctx__state_lock(node);
+    bool first = ext->done.fd < 0;
+    if (first) {
+      ext->done.fd = fresh;
+      store_relaxed(&ext->done.process, process); /* published by the unlock */
+    }
+    rctx__state_unlock(node, s | STATE_FD);
+    if (!first) rctx__close(fresh);
+    fd = ext->done.fd;
+    if (first && rctx__done(s)) rctx__eventfd_signal(fd); /* the end came first and has written nothing */
+    return fd;
   }
-  rctx__state_unlock(node, s | STATE_FD);
-  if (fresh >= 0) {
-    rctx__close(fresh);
-  } else if (rctx__done(s)) {
-    rctx__eventfd_signal(fd); /* the end came first and has written nothing */
-  }
+  bool inherited = load_acquire(&ext->done.process) != process; /* partner: rctx__fd_replace() */
+  fd = rctx__fd_own(&ext->done);
+  if (inherited && rctx__done(s)) rctx__eventfd_signal(fd); /* the parent's was written, this one was not */
   return fd;
 }

@@ -14,7 +14,7 @@
  *   [AFTER-2] No library lock is held while it runs. Inside it everything is legal: ref, unref, cancelling this or
  *             another context, registering, stopping itself or others, ending its own context.
  *   [AFTER-3] It runs after the whole subtree has been marked; error and cause are set.
- *   [AFTER-4] Callbacks of one context are started (inline) or queued in the order of registration.
+ *   [AFTER-4] Callbacks of one context that were registered before its end are started (inline) or queued in that order.
  *   [AFTER-5] A registration keeps its context's memory (a reference), not its handle: it does not keep it from ending.
  */
 #ifndef RCTX_AFTER_H

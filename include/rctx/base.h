@@ -11,7 +11,8 @@
  *   - Time is int64_t nanoseconds of a monotonic clock (rctx_now()). Sums saturate: they never wrap into "expired".
  *   - Fallible calls return 0 or a negative errno; the thread's errno is left alone. Out-parameters come last and are
  *     written only on success.
- *   - cancel, end, unref and stop neither allocate nor fail.
+ *   - cancel, end, unref and stop never fail and need no memory. (The first such call of a thread may set up its cache, and its
+ *     first cancel of a tree its place in liburcu; if the memory for that can not be had, they do without.)
  *   - NULL where a context, key or node is expected: the compiler warns where it can see it. At run time a checked
  *     build (RCTX_CHECK) prints which argument of which function and aborts; a release build reports -EINVAL (a
  *     derivation returns a context that has already ended with -EINVAL) and does nothing else.

@@ -204,6 +204,8 @@ RCTX_API bool rctx_cancel_cause(rctx *ctx, const struct rctx_cause *cause) RCTX_
  * @ctx: transferred. Contexts below it that are still live are ended with it; ended or not, they stay valid until
  *       their own handles are dropped. References taken with rctx_ref() keep it readable.
  * In a checked build a second end of the same handle prints a message and aborts.
+ * Blocks:  as rctx_cancel(). One end in some hundred that race with a cancel above them waits for a grace period of liburcu-bp
+ *          (about 1 us, or as long as the longest read section of a host that uses liburcu-bp itself).
  * Otherwise as rctx_cancel(). Cost of a leaf nobody watches: one atomic read-modify-write; nothing is marked.
  */
 #define rctx_end(ctx) rctx_end_cause((ctx), RCTX_CAUSE(-ECANCELED, RCTX_ORIGIN_END, "context ended"))

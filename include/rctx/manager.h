@@ -115,9 +115,11 @@ RCTX_API void rctx_stats(const rctx_manager *manager, struct rctx_stats *stats) 
  *
  * It starts the timer thread again if timers are armed and the callback thread if registrations wait for it, and leaves
  * both for later otherwise.
+ * Descriptors made before the fork (rctx_fd(), rctx_loop_fd()) stop speaking to the parent: the child has an eventfd of its own under
+ * the same number from its first use on; a poll set made before the fork has to be made again with it.
  * Then every manager works: new contexts, timers, waits, loops. Contexts made before the fork can be read, cancelled and
  * ended, and their timers still fire in the child; one that another thread was deriving from, ending or cancelling at the
- * very moment of the fork must not be used. A child that only calls exec or _exit needs nothing.
+ * very moment of the fork must not be used, nor a loop that one was queueing to. A child that only calls exec or _exit needs nothing.
  */
 RCTX_API void rctx_after_fork_child(void);
 
