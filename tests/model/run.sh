@@ -5,32 +5,23 @@
 #
 #   tests/model/run.sh [part of a name ...]     e.g. tree_, after_stop, BUG_PIN
 #
-# Needs spin and gcc. Output under build/model/ (the counterexample of a failure: spin -t -p -g, as printed).
+# Needs spin and gcc. RCTX_JOBS searches at a time (default: one per processor), the correct models first since they
+# take longest. Output under build/model/ (the counterexample of a failure: spin -t -p -g, as printed).
 # Non-zero when a correct model has an error, when a search is not exhaustive (depth, memory, time), or when a planted bug
 # is not found.
 set -u
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 out=$here/../../build/model
-memory_mb=3000
+jobs=${RCTX_JOBS:-$(nproc)}
+memory_mb=2000
 depth=100000
-seconds=120
+seconds=240
 
-for tool in spin gcc; do
-  command -v "$tool" >/dev/null || { echo "run.sh: $tool is not installed" >&2; exit 2; }
-done
-mkdir -p "$out" || exit 2
-
-selected() { # name...: is one of the filters part of it? Without filters everything is.
-  [ ${#filters[@]} -eq 0 ] && return 0
-  local filter
-  for filter in "${filters[@]}"; do [[ $1 == *"$filter"* ]] && return 0; done
-  return 1
-}
-
-# check MODEL BUG: one line; BUG empty: the model as it is. Leaves the verdict in $dir/verdict.
+# check MODEL BUG: one line; BUG "-": the model as it is. Leaves the verdict in build/model/MODEL-BUG/verdict.
 check() {
-  local model=$1 bug=$2 dir=$out/$1${2:+-$2} begin states verdict optimise=-O2
+  local model=$1 bug=${2#-} dir begin states verdict optimise=-O2
+  dir=$(directory "$1" "$2")
   rm -rf "$dir" && mkdir -p "$dir" && cd "$dir" || return
   [[ $bug == BUG_* ]] && optimise=-O0 # found within seconds: compiling is what takes the time
   begin=$EPOCHREALTIME
@@ -45,6 +36,10 @@ check() {
   printf '%-16s %-32s %10.0f %6.1f  %s\n' "$model" "${bug:--}" "${states:-0}" \
     "$(awk -v a="$begin" -v b="$EPOCHREALTIME" 'BEGIN { print b - a }')" "$verdict"
   echo "$verdict" >verdict
+}
+
+directory() { # MODEL BUG
+  if [ "$2" = - ]; then echo "$out/$1"; else echo "$out/$1-$2"; fi
 }
 
 judge() { # BUG, exit status of pan; reads pan.log
@@ -66,21 +61,52 @@ judge() { # BUG, exit status of pan; reads pan.log
   fi
 }
 
-filters=("$@")
-passed=0 failed=0
-printf '%-16s %-32s %10s %6s  %s\n' model 'planted bug' states sec verdict
-tally() {
-  if grep -q '^FAILED' "$1/verdict" 2>/dev/null || [ ! -s "$1/verdict" ]; then failed=$((failed + 1)); else passed=$((passed + 1)); fi
+# Every search, "MODEL BUG" a line: the correct models, then the planted bugs.
+searches() {
+  local file
+  for file in "$here"/*.pml; do
+    echo "$(basename "$file" .pml) -"
+    sed -n "s/^ \* ALSO \([A-Z_]*\): .*/$(basename "$file" .pml) \1/p" "$file"
+  done
+  for file in "$here"/*.pml; do
+    sed -n "s/^ \* PLANT \([A-Z_]*\): .*/$(basename "$file" .pml) \1/p" "$file"
+  done
 }
 
-for file in "$here"/*.pml; do
-  model=$(basename "$file" .pml)
-  for bug in "" $(sed -n 's/^ \* \(ALSO\|PLANT\) \([A-Z_]*\): .*/\2/p' "$file"); do
-    selected "$model${bug:+-$bug}" || continue
-    (check "$model" "$bug")
-    tally "$out/$model${bug:+-$bug}"
+selected() { # reads searches, keeps those whose MODEL-BUG has one of the filters in it; without filters all
+  local model bug filter
+  while read -r model bug; do
+    [ $# -gt 0 ] || echo "$model $bug"
+    for filter in "$@"; do
+      [[ $model-$bug == *"$filter"* ]] && echo "$model $bug" && break
+    done
   done
-done
+}
 
+if [ "${1-}" = --check ]; then # what xargs starts below
+  check "$2" "$3"
+  exit 0
+fi
+
+for tool in spin gcc; do
+  command -v "$tool" >/dev/null || { echo "run.sh: $tool is not installed" >&2; exit 2; }
+done
+mkdir -p "$out" || exit 2
+list=$(searches | selected "$@")
+[ -n "$list" ] || { echo "run.sh: no such model or planted bug: $*" >&2; exit 2; }
+
+while read -r model bug; do rm -rf "$(directory "$model" "$bug")"; done <<<"$list" # no verdict from before counts
+printf '%-16s %-32s %10s %6s  %s\n' model 'planted bug' states sec verdict
+xargs -P "$jobs" -L 1 bash "${BASH_SOURCE[0]}" --check <<<"$list"
+
+passed=0 failed=0
+while read -r model bug; do
+  verdict=$(cat "$(directory "$model" "$bug")/verdict" 2>/dev/null)
+  if [[ -z $verdict || $verdict == FAILED* ]]; then
+    failed=$((failed + 1))
+  else
+    passed=$((passed + 1))
+  fi
+done <<<"$list"
 printf '%d passed, %d failed\n' "$passed" "$failed"
-[ "$passed" -gt 0 ] && [ "$failed" -eq 0 ]
+[ "$failed" -eq 0 ]

@@ -11,7 +11,7 @@
  * G1 everything below is done when cancel returns; G2 a child done by inheritance has a parent that is done;
  * a child derived from a parent seen done is born done.
  *
- * C: core/tree.c rctx__link, rctx__leave, rctx__mark_subtree.
+ * C: core/tree.c rctx__link, leave, rctx__cancel, mark, walk_below.
  *
  * PLANT BUG_FREE_AT_ONCE: a leaver gives memory back at once although the parent's walk is running
  * PLANT BUG_LEAF_NO_LOCK_CHECK: the leaf's mark does not wait for LOCKED, the adder's unlock overwrites it

@@ -7,6 +7,9 @@
  *           └─ 3                   driver    the timer driver: pins 1 if it still can, marks its subtree, unpins
  *                                  canceller rctx_cancel(0); if its walk marked 1, pins it to notify, unpins afterwards
  *
+ * A reference that is not the last is given up by a compare-and-swap alone; the last one with all locks held (1 is striped,
+ * so there is no shortcut for it: tree_give_up has that).
+ *
  * The one remaining reference of a zombie (DROPPED) belongs to its child lists: whoever unlinks the last child drops it.
  * So "is this the last child" must be decided by one leaver only: on a striped parent with the state lock and every
  * stripe lock held, all taken BEFORE unlinking, while the child's own link still keeps the parent's memory.
@@ -17,7 +20,7 @@
  * The shard's lock stands for core/timer.c: an armed node is in the shard; release() disarms it there before it leaves
  * its parent, so under the shard's lock an armed node's memory is good, but its count may be 0 already.
  *
- * C: core/tree.c rctx__drop, rctx__pin, rctx__leave, rctx__finish.
+ * C: core/tree.c rctx__give_up, give_up_locked, rctx__pin, leave, leave_dropped_striped, rctx__finish.
  *
  * PLANT BUG_LAST_LEAVER_ONE_STRIPE: the leaver unlinks under its own stripe lock and then looks at the other lists
  * PLANT BUG_DROP_ONE_LOCK: the drop sets DROPPED under the state lock only
@@ -31,6 +34,7 @@
 #define STRIPED
 #define SP 1
 #define NOTIFY_PIN PIN_MARKED
+#define LAST_CHILD DROP_FOR_CHILDREN
 #include "tree.inc"
 
 byte refs = 1;                    /* of node 1 */
@@ -44,45 +48,40 @@ inline RELEASE()
 	LEAVE(1)
 }
 
-/* Give a reference on 1 up. h_: this call has to take the plain way, nothing hangs below. */
+/* The last child has left, under all of 1's locks: the reference was the lists'. */
+inline DROP_FOR_CHILDREN() { assert(refs); refs--; last_ = (refs == 0) }
+
+/* Give a reference on 1 up. Once ours is the only one, only a pin can add one. */
 inline DROP()
 {
-	do
-	:: atomic { refs > 1 -> alive(1); refs--; break }
-	:: atomic { refs == 1 -> alive(1) }
-		/* Ours is the only one. From here on only a pin can add one. */
+	atomic {
+		alive(1); assert(refs);
 		if
-		:: atomic { !(st[1] & (CHILDREN | LOCKED)) -> h_ = 1 }     /* CHILDREN clear: no list to look at */
-		:: atomic { (st[1] & CHILDREN) && unlocked(1) -> LOCK(1) }
-#ifndef BUG_DROP_ONE_LOCK
-			LOCK_ALL_STRIPES();
-#endif
-			d_step {
-				if
-				:: no_children(1) -> h_ = 1
-				:: else -> s_ = s_ | DROPPED; h_ = 0
-				fi;
-#ifndef BUG_DROP_ONE_LOCK
-				UNLOCK_STRIPE(0); UNLOCK_STRIPE(1);
-#endif
-				UNLOCK(1, s_);
-				all_ = 0
-			}
-		fi;
-		if
-		:: h_ -> DROP_REF()
-		:: else
-		fi;
-		break
-	od
-}
-
-/* Plain decrement; the one that reaches 0 releases. */
-inline DROP_REF()
-{
-	atomic { alive(1); assert(refs > 0); refs--; h_ = (refs == 0) }
+		:: refs > 1 -> refs--; h_ = 0
+		:: else -> h_ = 1
+		fi
+	}
 	if
-	:: h_ -> h_ = 0; RELEASE()
+	:: h_ ->
+		LOCK(1);
+#ifndef BUG_DROP_ONE_LOCK
+		LOCK_ALL_STRIPES();
+#endif
+		d_step {
+			if
+			:: refs == 1 && !(s_ & DROPPED) && !no_children(1) -> s_ = s_ | DROPPED; h_ = 0
+			:: else -> assert(refs); refs--; h_ = (refs == 0)
+			fi;
+#ifndef BUG_DROP_ONE_LOCK
+			UNLOCK_STRIPE(0); UNLOCK_STRIPE(1);
+			all_ = 0;
+#endif
+			UNLOCK(1, s_)
+		}
+		if
+		:: h_ -> h_ = 0; RELEASE()
+		:: else
+		fi
 	:: else
 	fi
 }
@@ -94,14 +93,13 @@ proctype dropper()
 	DROP()
 }
 
-/* Ends child c of 1; if that made it the owner of the zombie's reference, drops that one. */
+/* Ends child c of 1. */
 proctype leaver(byte c)
 {
 	LIST_LOCALS
-	bit h_;
 	LEAVE(c);
 	if
-	:: last_ -> last_ = 0; DROP_REF()
+	:: last_ -> last_ = 0; RELEASE()
 	:: else
 	fi
 }
@@ -155,7 +153,7 @@ proctype driver()
 		shard = 0;
 #endif
 		if
-		:: pinned -> CANCEL(1, 0, won); DROP()
+		:: pinned -> FINISH(1, 0, won); DROP()
 		:: else
 		fi
 	:: skip                       /* or its time never comes */

@@ -1,14 +1,17 @@
 /*
  * tree_give_up: who gives the last reference up, when most of the time nobody else is there.
  *
- *        owner, friend   each has a reference on the node and gives it up
- *        leaver          ends the node's one child
- *        driver          the node's deadline: pins it if it still can, gives the pin up
+ *        owner   has a reference on the node and gives it up
+ *        friend  the same; may derive a child before
+ *        leaver  ends that child
+ *        driver  the node's deadline: pins it if it still can, gives the pin up
  *
- * A node whose count is 1, without children and without anything to notify can be released without its lock: nobody else
- * can reach it. But a count of 1 may be what another thread has just left behind while it still holds the lock: its last
- * touch is the unlock, not the decrement. So the count is read first and the word afterwards, and LOCKED in it means
- * "somebody has yet to unlock": then the lock is taken, which waits for that.
+ * Three ways. A count of 1, and then a word without children and without anything to notify: nobody else can reach the node, it is
+ * released without its lock. A count above 1: one less, by a compare-and-swap alone; the last of them will look at the
+ * rest. A count of 1 with something below: under the lock, where the count is looked at again, since a pin may have raised it.
+ *
+ * The count is read first and the word afterwards. What the others did to the word they did before they let go, so a word
+ * read after a count of 1 has it all; one read before may lack the child that a friend has derived just before it left.
  *
  * Everything that touches the node is a step of its own here (the other models merge the unlock with what stands before).
  *
@@ -18,10 +21,11 @@
  * C: core/tree.c rctx__give_up, give_up_locked, leave; core/timer.c rctx__timer_disarm.
  *
  * PLANT BUG_STATE_BEFORE_COUNT: the word is read before the count
- * PLANT BUG_LOCKED_BEFORE_COUNT: the same, though with a look at LOCKED
- * PLANT BUG_LOCKED_IGNORED: the word is read after the count, but a holder of the lock is not waited for
+ * PLANT BUG_STALE_COUNT: one less without comparing, because the count was above 1 when it was read
+ * PLANT BUG_LAST_WITHOUT_LOCK: the last reference goes by the compare-and-swap, too, whatever hangs below
  * PLANT BUG_CHILDREN_IGNORED: the shortcut is taken whatever hangs below
  * PLANT BUG_TIMER_IGNORED: the shortcut is taken although the driver has taken the node out
+ * PLANT BUG_DECREMENT_AFTER_UNLOCK: the locked way decides under the lock and lets go after it
  */
 #define CHILDREN 1
 #define DROPPED 2
@@ -31,9 +35,9 @@
 #define ARMED 1
 #define FIRED 2
 
-byte st = CHILDREN;
+byte st;
 byte refs = 2;
-bit  child = 1;                  /* the inline list */
+bit  child, childless;           /* the inline list; ghost: friend has derived nothing */
 byte timer = ARMED;
 bit  shard;
 bit  freed;
@@ -62,32 +66,40 @@ inline GIVE_UP_LOCKED()
 {
 	LOCK();
 	atomic {
-		alive;
+		alive; assert(refs);
 		if
 		:: refs == 1 && !(s_ & DROPPED) && child -> s_ = s_ | DROPPED; ok_ = 0
-		:: else -> assert(refs); refs--; ok_ = (refs == 0)
+#ifdef BUG_DECREMENT_AFTER_UNLOCK
+		:: else -> ok_ = 1
+#else
+		:: else -> refs--; ok_ = (refs == 0)
+#endif
 		fi
 	}
 	UNLOCK();
+#ifdef BUG_DECREMENT_AFTER_UNLOCK
+	if
+	:: ok_ -> atomic { alive; refs--; ok_ = (refs == 0) }
+	:: else
+	fi;
+#endif
 	if
 	:: ok_ -> DISARM(); RELEASE()
 	:: else
 	fi
 }
 
-#ifdef BUG_LOCKED_IGNORED
-#define sole (r_ == 1 && !(s_ & CHILDREN))
-#elif defined(BUG_STATE_BEFORE_COUNT)
-#define sole (r_ == 1 && !(s_ & CHILDREN))
-#elif defined(BUG_CHILDREN_IGNORED)
+#ifdef BUG_CHILDREN_IGNORED
 #define sole (r_ == 1 && !(s_ & LOCKED))
+#elif defined(TRY_LOCKED_IGNORED)
+#define sole (r_ == 1 && !(s_ & CHILDREN))
 #else
 #define sole (r_ == 1 && !(s_ & (CHILDREN | LOCKED)))
 #endif
 
 inline GIVE_UP()
 {
-#if defined(BUG_STATE_BEFORE_COUNT) || defined(BUG_LOCKED_BEFORE_COUNT)
+#ifdef BUG_STATE_BEFORE_COUNT
 	atomic { alive; s_ = st }
 	atomic { alive; r_ = refs }
 #else
@@ -104,27 +116,60 @@ inline GIVE_UP()
 	fi;
 	if
 	:: ok_ -> atomic { alive; refs = 0 } RELEASE()
-	:: else -> GIVE_UP_LOCKED()
+	:: else ->
+#ifdef BUG_STALE_COUNT
+		atomic { alive; r_ = refs }
+		if
+		:: r_ > 1 -> atomic { alive; refs-- }
+#elif defined(BUG_LAST_WITHOUT_LOCK)
+		atomic { alive; assert(refs); refs--; r_ = refs + 1 }
+		if
+		:: r_ == 1 -> DISARM(); RELEASE()
+		:: r_ > 1
+#else
+		atomic { alive; r_ = refs; refs = (r_ > 1 -> r_ - 1 : r_) }       /* the compare-and-swap that succeeds */
+		if
+		:: r_ > 1
+#endif
+		:: else -> GIVE_UP_LOCKED()
+		fi
 	fi
 }
 
-proctype holder() { byte s_, r_, t_; bit ok_; GIVE_UP() }
+proctype owner() { byte s_, r_, t_; bit ok_; GIVE_UP() }
+
+proctype friend()
+{
+	byte s_, r_, t_; bit ok_;
+	if
+	:: LOCK();
+		atomic { alive; child = 1 }
+		s_ = s_ | CHILDREN;
+		UNLOCK()
+	:: childless = 1
+	fi;
+	GIVE_UP()
+}
 
 /* The child's link keeps the node until it is unlinked; DROPPED: its reference is then ours. */
 proctype leaver()
 {
 	byte s_, t_; bit ok_;
-	LOCK();
-	atomic { alive; child = 0 }
 	if
-	:: s_ & DROPPED -> atomic { alive; assert(refs); refs--; ok_ = (refs == 0) }
-	:: else
-	fi;
-	s_ = s_ & ~(CHILDREN | DROPPED);
-	UNLOCK();
-	if
-	:: ok_ -> DISARM(); RELEASE()
-	:: else
+	:: child ->
+		LOCK();
+		atomic { alive; child = 0 }
+		if
+		:: s_ & DROPPED -> atomic { alive; assert(refs); refs--; ok_ = (refs == 0) }
+		:: else
+		fi;
+		s_ = s_ & ~(CHILDREN | DROPPED);
+		UNLOCK();
+		if
+		:: ok_ -> DISARM(); RELEASE()
+		:: else
+		fi
+	:: childless
 	fi
 }
 
@@ -147,6 +192,6 @@ proctype driver()
 
 init
 {
-	atomic { run holder(); run holder(); run leaver(); run driver() }
+	atomic { run owner(); run friend(); run leaver(); run driver() }
 	(_nr_pr == 1) -> assert(freed && !child && timer != ARMED)
 }

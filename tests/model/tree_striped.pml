@@ -11,7 +11,7 @@
  * without a change of the state word, so a walk may only read the lists after passing through every stripe's lock. That
  * goes for a helper too: the winner may have been overtaken between its mark and its pass.
  *
- * C: core/tree.c rctx__link, rctx__leave, rctx__mark_subtree.
+ * C: core/tree.c rctx__link, stripes_make, leave, rctx__cancel, mark, enter, walk_below.
  *
  * PLANT BUG_NO_PASS_THROUGH: walks read the stripes without having passed through their locks
  * PLANT BUG_HELPER_NO_PASS_THROUGH: only the winner passes through
