@@ -327,6 +327,7 @@ static bool leave_notice(struct rctx_after *after, uint32_t s, void (*quiet_fn)(
   after->rctx__quiet_arg = quiet_arg;
   for (;;) {
     if (cas_acq_rel(rctx__after_state(after), &s, s | AFTER_NOTICE)) return true; /* partner: rctx__after_run() */
+    s = state_now(after); /* a CAS that failed has acquired nothing: what the callback did is to be seen, too */
     if ((s & AFTER_STATE) != AFTER_RUNNING && (s & AFTER_STATE) != AFTER_SUBMITTED) return false;
   }
 }

@@ -114,7 +114,8 @@ static void thread_exit(void *first) {
 
 static void make_exit_key(void) { exit_key_made = pthread_key_create(&exit_key, thread_exit) == 0; }
 
-static COLD struct rctx__heap *heap_make(struct rctx_manager *manager) {
+/* One more heap for this thread. NULL: no memory, or no way to learn of the thread's exit. */
+static struct rctx__heap *heap_new(void) {
   pthread_once(&exit_once, make_exit_key);
   struct rctx__heap *heap = calloc(1, sizeof *heap);
   if (heap == NULL) return NULL;
@@ -125,10 +126,19 @@ static COLD struct rctx__heap *heap_make(struct rctx_manager *manager) {
   }
   heaps_here = heap;
   heap->index = heap->next_here ? heap->next_here->index : add_relaxed(&thread_index, 1U);
-  heap->cache_max = manager->memory.uncached ? 0 : CACHE_MAX;
+  return heap;
+}
+
+static COLD struct rctx__heap *heap_make(struct rctx_manager *manager) {
+  struct rctx__heap *heap = heaps_here;
+  while (heap && load_relaxed(&heap->manager) != NULL) heap = heap->next_here; /* one whose manager was destroyed */
+  if (heap == NULL) heap = heap_new();
+  if (heap == NULL) return NULL;
   rctx__registry_lock();
   rctx__manager_list_locked(manager);
-  store_relaxed(&heap->manager, manager); /* as above */
+  heap->cache_max = manager->memory.uncached ? 0 : CACHE_MAX;
+  store_relaxed(&heap->contexts, 0);      /* as below */
+  store_relaxed(&heap->manager, manager); /* written under this mutex */
   heap->next = manager->memory.heaps;
   heap->pprev = &manager->memory.heaps;
   if (heap->next) heap->next->pprev = &heap->next;

@@ -349,11 +349,17 @@ Test(after, inline_runs_in_whoever_advances_the_clock) {
 Test(after, inline_runs_in_the_timer_thread_of_the_default_manager) {
   struct call call;
   struct rctx_after node = {0};
-  RCTX_SCOPED rctx *c = rctx_with_timeout(rctx_background(), 2 * MS);
-  rctx_after_inline(c, &node, RCTX_ON_ENDED_TELL, record, new_call(&call));
+  new_call(&call);
+  int64_t timeout = 2 * MS;
+  rctx *c = rctx_with_timeout(rctx_background(), timeout);
+  while (rctx_after_inline(c, &node, RCTX_ON_ENDED_TELL, record, &call) != RCTX_REGISTERED) { // ended before we came
+    rctx_end(c);
+    c = rctx_with_timeout(rctx_background(), timeout *= 2);
+  }
   wait_for(&call.ran);
   cr_assert(calls(&call) == 1 && !by_me(&call) && call.err == -ETIMEDOUT);
   rctx_after_stop_sync(&node);
+  rctx_end(c);
 }
 
 struct family {

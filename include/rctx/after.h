@@ -80,7 +80,7 @@ enum rctx_on_ended {
  * the first such registration with all signals blocked, and runs one callback at a time.
  *
  * Returns: RCTX_REGISTERED, RCTX_ENDED (fn was queued), RCTX_NEVER; -EAGAIN if the thread can not be started; -EBUSY if
- *          the node is still busy; -EINVAL if fn is NULL.
+ *          the node is busy (registered, queued or running); -EINVAL if fn is NULL.
  */
 RCTX_API int rctx_after(const rctx *ctx, struct rctx_after *node, rctx_after_fn fn, void *arg) RCTX_NONNULL(1, 2, 3);
 

@@ -87,7 +87,8 @@ RCTX_API const rctx *rctx_todo(void) __attribute__((const));
  * @parent: retained: the child keeps it (not its handle, and not it alive in the sense of rctx_err) until it is gone.
  *
  * Returns: the owner's handle, to be ended once. Never NULL. When memory has run out: a context already ended with
- *          -ENOMEM, without values or deadline; ending it is harmless.
+ *          -ENOMEM, without values or deadline, of the default manager; ending it is harmless. (A deadline whose timer
+ *          thread can not be started: the same with -EAGAIN.)
  * Threads: any, also inside callbacks. Blocks: never on callbacks; a short lock on the parent's child list.
  * Races:   [CTX-5] with the parent's end.
  * Order:   below an ended parent the child is born ended, with its error and cause, and still has values and deadline.

@@ -24,7 +24,7 @@ struct rctx_info {
   size_t registrations; /* callbacks registered on it and not begun, looking through value contexts too */
   bool timer_armed;     /* its own */
   bool has_fd;
-  unsigned references; /* handle and references */
+  unsigned references; /* handle, references, registrations and contexts that take values from it */
   unsigned stripes;    /* child lists in use; 1 unless contended */
 };
 
