@@ -16,10 +16,11 @@ void rctx__queue_ref(struct rctx__queue *queue) {
   add_relaxed(&queue->refs, 1U); /* the caller holds one: nothing to order */
 }
 
-void rctx__queue_unref(struct rctx__queue *queue) {
-  if (sub_acq_rel(&queue->refs, 1U) == 1)
-    free(queue); /* partner: itself. Only a loop's gets here: a manager keeps its own */
+static void unref(struct rctx__queue *queue, uint32_t n) {
+  if (sub_acq_rel(&queue->refs, n) == n) free(queue); /* partner: itself. Only a loop's: a manager keeps a reference */
 }
+
+void rctx__queue_unref(struct rctx__queue *queue) { unref(queue, 1); }
 
 static void unlink_locked(struct rctx__queue *queue, struct rctx_after *after) {
   if (after->rctx__prev) {
@@ -165,15 +166,15 @@ size_t rctx_loop_drain(rctx_loop *loop, size_t max) {
 void rctx_loop_destroy(rctx_loop *loop) {
   if (loop == NULL) return;
   struct rctx__queue *queue = &loop->queue;
+  uint32_t held = 1; /* ours, and those of the entries we drop */
   rctx__take(&queue->lock);
   queue->closed = true;
-  for (;;) {
+  for (;; held++) {
     struct rctx_after *after = claim_first_locked(queue, false);
     if (after == NULL) break;
     rctx *ctx = rctx__mutable(after->rctx__ctx);
     rctx__unlock(&queue->lock);
     store_release(rctx__after_state(after), (uint32_t)AFTER_DROPPED); /* its last touch; partner: a stop */
-    rctx__queue_unref(queue);
     if (!rctx__is_static(ctx)) rctx__drop(ctx);
     rctx__take(&queue->lock);
   }
@@ -184,5 +185,5 @@ void rctx_loop_destroy(rctx_loop *loop) {
     rctx__back_off(&queue->signalling, writers, &tries);
   }
   rctx__close(queue->wake.fd);
-  rctx__queue_unref(queue);
+  unref(queue, held);
 }

@@ -167,6 +167,6 @@ void rctx__arena_free(rctx *node, struct rctx__ext *ext);
 void rctx__fire(rctx *node);
 
 /** Count what hangs below: see rctx_inspect(). */
-void rctx__count_below(rctx *node, struct rctx_info *info);
+void rctx__count_below(rctx *top, struct rctx_info *info);
 
 #endif

@@ -88,7 +88,7 @@ RCTX_API void *rctx_alloc(rctx *ctx, size_t size) RCTX_NONNULL(1);
     struct rctx_value bound = name##_value(value);                                                                     \
     return rctx_with_values(parent, &bound, 1);                                                                        \
   }                                                                                                                    \
-  __attribute__((unused)) static inline bool name##_get(const rctx *ctx, type *value) {                                \
+  __attribute__((unused)) static inline bool name##_get(const rctx *ctx, __typeof__(type) *value) {                    \
     void *slot;                                                                                                        \
     if (!rctx_get(ctx, &name##_key, &slot)) return false;                                                              \
     memcpy(value, &slot, sizeof *value);                                                                               \
