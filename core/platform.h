@@ -2,7 +2,7 @@
  * platform.h - compiler, atomics, locks, futex, clock, threads: the only files that know the kernel (with platform.c).
  *
  * Atomics: the order is in the name and there is no default. In a testing build every one of them is a place where
- * rctx__chaos() may yield, which makes races thousands of times likelier (docs/memory-model.md).
+ * rctx__chaos() may yield, which makes races thousands of times likelier.
  *
  * rctx__lock is for sections of a few instructions (a list splice): one compare-and-swap to take, a plain release store to
  * drop. A waiter spins, yields, then sleeps 50 us at a time on the futex; the holder never wakes anybody, so dropping
