@@ -15,7 +15,7 @@
 #include <pthread.h>
 #include <string.h>
 
-enum { DEFERRED_MAX = 256, POLL_NS = 100000, DESTROY_WAIT_NS = 50000000 };
+enum { DEFERRED_MAX = 256, POLL_NS = 100000, DESTROY_WAIT_NS = 2000000000 };
 
 #define ROOT(manager_)                                                                                                 \
   {                                                                                                                    \

@@ -55,7 +55,8 @@ RCTX_API int rctx_manager_create(const struct rctx_manager_options *options, rct
     RCTX_NONNULL(1, 2) RCTX_MUST_CHECK;
 
 /** rctx_manager_destroy - free it. Joins its threads. Returns 0; -EBUSY and does nothing while contexts of it exist;
- *  -EINVAL for the default manager; -EDEADLK inside one of its callbacks. */
+ *  -EINVAL for the default manager; -EDEADLK inside one of its callbacks. An expiry or callback that is just ending may
+ *  still hold a context: it is waited for, at most 2 s, before -EBUSY is said. */
 RCTX_API int rctx_manager_destroy(rctx_manager *manager) RCTX_NONNULL(1);
 
 /** rctx_manager_background - the root of this manager's tree; as rctx_background(). Valid until it is destroyed. */
