@@ -37,7 +37,7 @@ target_link_libraries(a PRIVATE rctx::rctx)
 add_executable(b main.c)
 target_link_libraries(b PRIVATE rctx::static)
 END
-cmake -S "$work" -B "$work/out" -DCMAKE_PREFIX_PATH="$work/prefix" -DCMAKE_C_COMPILER="$compiler" \
+cmake -G Ninja -S "$work" -B "$work/out" -DCMAKE_PREFIX_PATH="$work/prefix" -DCMAKE_C_COMPILER="$compiler" \
   -DCMAKE_C_FLAGS="$flags" >"$work/log" 2>&1 && cmake --build "$work/out" >>"$work/log" 2>&1 ||
   { cat "$work/log"; fail "find_package"; }
 "$work/out/a" && "$work/out/b" || fail "find_package: wrong version"
