@@ -6,7 +6,7 @@
  *           ├─ 2           leaver    ends 2, then 4 and 3
  *           └─ 3 ── 4
  *
- * (Two cancels of one node, and a third that helps: tree_add_cancel, tree_striped.)
+ * ALSO WITH_THIRD: without 2, but with another rctx_cancel(0), so that three walks can be inside 1
  *
  * Checked: G1 for both calls, winner or not; G3 one live -> done step per node; the count of
  * walkers opens the window for early reuse only when nobody is inside: no walker touches memory given back; at
@@ -24,14 +24,25 @@
 #include "tree.inc"
 
 bit left_all;
+byte wins;
 
 proctype top()
 {
 	WALK_LOCALS
 	byte k_; bit won;
 	CANCEL(0, 0, won);
-	assert(won)
+	wins = wins + won
 }
+
+#ifdef WITH_THIRD
+proctype third()
+{
+	WALK_LOCALS
+	byte k_; bit won;
+	CANCEL(0, 2, won);
+	wins = wins + won
+}
+#endif
 
 /* Holds the handle of 1 until its own cancel has returned; the last child's leaving hands 1 over. */
 proctype middle()
@@ -46,7 +57,9 @@ proctype middle()
 proctype leaver()
 {
 	LIST_LOCALS
+#ifndef WITH_THIRD
 	LEAVE(2);
+#endif
 	LEAVE(4);
 	LEAVE(3);
 	left_all = 1
@@ -55,14 +68,21 @@ proctype leaver()
 init
 {
 	atomic {
+#ifdef WITH_THIRD
+		head[1] = 3; freed[2] = 1;
+		run third();
+#else
+		head[1] = 2; linked[2] = 1;
+#endif
 		parent[0] = NIL; parent[1] = 0; parent[2] = 1; parent[3] = 1; parent[4] = 3;
-		head[0] = 1; head[1] = 2; head[2] = NIL; head[3] = 4; head[4] = NIL;
+		head[0] = 1; head[2] = NIL; head[3] = 4; head[4] = NIL;
 		next[0] = NIL; next[1] = NIL; next[2] = 3; next[3] = NIL; next[4] = NIL;
-		linked[1] = 1; linked[2] = 1; linked[3] = 1; linked[4] = 1;
+		linked[1] = 1; linked[3] = 1; linked[4] = 1;
 		st[0] = CHILDREN; st[1] = CHILDREN; st[3] = CHILDREN;
 		run top(); run middle(); run leaver()
 	}
 	(_nr_pr == 1) ->
+	assert(wins == 1);
 	assert((st[0] & WALKED) && st[0] < W1);
 	assert(freed[1] && freed[2] && freed[3] && freed[4])
 }
