@@ -92,7 +92,6 @@ static void node_abandon(rctx *node) {
 }
 
 static inline rctx *publish(rctx *node) {
-  rctx__count_contexts(node->manager, 1);
   rctx__link(node);
   return node;
 }

@@ -200,7 +200,7 @@ size_t rctx_trim(rctx_manager *manager) {
 
 void rctx_stats(const rctx_manager *manager, struct rctx_stats *stats) {
   if (misused(manager == NULL, "manager is NULL") || misused(stats == NULL, "stats is NULL")) return;
-  int64_t contexts = rctx__memory_contexts(manager);
+  int64_t contexts = rctx__memory_contexts(manager) - load_relaxed(&manager->deferred_count); /* a moment's count */
   /* Counts of a moment: nothing is ordered by them. */
   uint32_t threads = load_relaxed(&manager->timers.thread_on) + load_relaxed(&manager->callback_thread_on);
   *stats = (struct rctx_stats){.contexts = contexts > 0 ? (size_t)contexts : 0,

@@ -157,14 +157,6 @@ struct rctx__heap *rctx__heap_get(struct rctx_manager *manager) {
   return heap;
 }
 
-COLD void rctx__count_contexts_slow(struct rctx_manager *manager, int change) {
-  if (rctx__heap_get(manager)) {
-    rctx__count_contexts(manager, change);
-  } else {
-    add_relaxed(&manager->memory.strays, change);
-  }
-}
-
 int64_t rctx__memory_contexts(const struct rctx_manager *manager) {
   rctx__registry_lock();
   int64_t sum = load_relaxed(&manager->memory.strays);
@@ -228,7 +220,11 @@ COLD void *rctx__object_alloc_slow(struct rctx_manager *manager, enum rctx__size
   struct rctx__pool *pool = &manager->memory.pools[size_class];
   struct rctx__heap *heap = rctx__heap_get(manager); /* also lists the manager, for fork */
   if (heap == NULL) return NULL;
-  if (manager->memory.uncached) return rctx__raw_alloc(manager, pool->object_bytes, CACHE_LINE);
+  if (manager->memory.uncached) {
+    void *object = rctx__raw_alloc(manager, pool->object_bytes, CACHE_LINE);
+    if (object) rctx__count(heap, size_class, 1);
+    return object;
+  }
   struct rctx__cache *cache = &heap->cache[size_class];
   if (cache->first == NULL) {
     struct rctx__free *batch = pool_take(manager, pool);
@@ -243,6 +239,7 @@ COLD void *rctx__object_alloc_slow(struct rctx_manager *manager, enum rctx__size
   struct rctx__free *first = cache->first;
   cache->first = first->next;
   cache->count--;
+  rctx__count(heap, size_class, 1);
   return rctx__from_free(first);
 }
 
@@ -259,19 +256,23 @@ static struct rctx__free *cache_split(struct rctx__cache *cache) {
 
 COLD void rctx__object_free_slow(struct rctx_manager *manager, enum rctx__size_class size_class, void *object) {
   struct rctx__pool *pool = &manager->memory.pools[size_class];
+  struct rctx__heap *heap = rctx__heap_get(manager);
   if (manager->memory.uncached) {
     rctx__raw_free(manager, object, pool->object_bytes);
-    return;
-  }
-  struct rctx__heap *heap = rctx__heap_get(manager);
-  if (heap == NULL) { /* no memory for a heap: this one object is a batch of its own */
+  } else if (heap == NULL) { /* no memory for a heap: this one object is a batch of its own */
     rctx__as_free(object)->next = NULL;
     pool_give(pool, rctx__as_free(object));
-    return;
+  } else {
+    struct rctx__cache *cache = &heap->cache[size_class];
+    if (cache->count >= CACHE_MAX) pool_give(pool, cache_split(cache));
+    rctx__cache_put(cache, rctx__as_free(object));
   }
-  struct rctx__cache *cache = &heap->cache[size_class];
-  if (cache->count >= CACHE_MAX) pool_give(pool, cache_split(cache));
-  rctx__cache_put(cache, rctx__as_free(object));
+  /* Counted last: a manager is destroyed only when all are counted off. */
+  if (heap) {
+    rctx__count(heap, size_class, -1);
+  } else if (size_class == CLASS_NODE) {
+    sub_acq_rel(&manager->memory.strays, 1); /* partner: none needed; a sum of counts */
+  }
 }
 
 /* ---- giving back ------------------------------------------------------------------------------------------------- */

@@ -51,10 +51,10 @@ struct rctx__heap {
   struct rctx__cache cache[CLASSES];      /* owner */
   unsigned cache_max;                     /* const: 0 when the manager is uncached */
   unsigned index;                         /* const: a small number per thread, for choosing shards and stripes */
-  _Atomic int64_t contexts;               /* stats: written by the owner; derived minus gone on this thread */
-  struct rctx__heap *next_here;           /* owner: this thread's other heaps */
-  struct rctx__heap *next;                /* registry mutex: the manager's heaps */
-  struct rctx__heap **pprev;              /* registry mutex */
+  _Atomic int64_t contexts;     /* stats: written by the owner; nodes taken minus nodes given back on this thread */
+  struct rctx__heap *next_here; /* owner: this thread's other heaps */
+  struct rctx__heap *next;      /* registry mutex: the manager's heaps */
+  struct rctx__heap **pprev;    /* registry mutex */
 };
 
 struct rctx__memory {
@@ -80,6 +80,7 @@ extern __thread struct rctx__heap *rctx__heap_here
 /** Give everything back. No context is left and no thread uses the manager. */
 void rctx__memory_fini(struct rctx_manager *manager);
 size_t rctx__memory_trim(struct rctx_manager *manager);
+/** Nodes in use, with those deferred. */
 int64_t rctx__memory_contexts(const struct rctx_manager *manager);
 
 /** Straight from the allocator, for what is rare or large. NULL: no memory. */
@@ -97,6 +98,12 @@ static inline struct rctx__free *rctx__as_free(void *object) {
 }
 static inline void *rctx__from_free(struct rctx__free *free) { return (char *)free - offsetof(struct rctx, link); }
 
+/** A node is in use (+1) or given back (-1): counted by its thread, since it is there anyway. Only the owner writes. */
+static inline void rctx__count(struct rctx__heap *heap, enum rctx__size_class size_class, int change) {
+  if (size_class == CLASS_NODE)
+    store_relaxed(&heap->contexts, load_relaxed(&heap->contexts) + change); /* readers: late */
+}
+
 /** One object, uninitialised; NULL: no memory. */
 static inline void *rctx__object_alloc(struct rctx_manager *manager, enum rctx__size_class size_class) {
   struct rctx__heap *heap = rctx__heap_here;
@@ -106,6 +113,7 @@ static inline void *rctx__object_alloc(struct rctx_manager *manager, enum rctx__
     if (likely(first != NULL)) {
       cache->first = first->next;
       cache->count--;
+      rctx__count(heap, size_class, 1);
       return rctx__from_free(first);
     }
   }
@@ -133,23 +141,10 @@ static inline void rctx__object_free(struct rctx_manager *manager, enum rctx__si
   if (likely(heap != NULL) && likely(load_relaxed(&heap->manager) == manager) &&
       likely(heap->cache[size_class].count < heap->cache_max)) {
     rctx__cache_put(&heap->cache[size_class], rctx__as_free(object));
+    rctx__count(heap, size_class, -1);
     return;
   }
   rctx__object_free_slow(manager, size_class, object);
-}
-
-void rctx__count_contexts_slow(struct rctx_manager *manager, int change);
-
-/** A context was derived (+1) or is gone (-1). */
-static inline void rctx__count_contexts(struct rctx_manager *manager, int change) {
-  struct rctx__heap *heap = rctx__heap_here;
-  if (likely(heap != NULL) && likely(load_relaxed(&heap->manager) == manager)) {
-    /* Only the owner writes; readers may see it late. */
-    atomic_store_explicit(&heap->contexts, atomic_load_explicit(&heap->contexts, memory_order_relaxed) + change,
-                          memory_order_relaxed);
-    return;
-  }
-  rctx__count_contexts_slow(manager, change);
 }
 
 /** Held to look at or change the list of managers and of their heaps. Cold. */

@@ -514,7 +514,6 @@ static inline bool remove_node(rctx *node, bool plain) {
   } else {
     rctx__node_free(node);
   }
-  rctx__count_contexts(manager, -1); /* last: a manager is destroyed only when all are counted off */
   return parent_too;
 }
 
@@ -538,16 +537,16 @@ static COLD void release_slow(rctx *node) {
   }
 }
 
-/* Nothing of its own but the link: the usual case. Nobody else has the node. */
+/* Nothing of its own to let go but memory: the usual case. Nobody else has the node. */
 static inline bool plain(rctx *node) {
-  return !(node->own & (OWN_DESTROYERS | OWN_BLOCK)) && load_relaxed(&node->ext) == NULL &&
+  return !(node->own & OWN_DESTROYERS) && load_relaxed(&node->ext) == NULL &&
          ((load_relaxed(&node->state) & STATE_ORIGIN) != ORIGIN_LOCAL || load_relaxed(&node->cause)->destroy == NULL);
 }
 
 void rctx__release(rctx *node) {
   if (likely(plain(node))) {
     rctx *parent = node->parent;
-    if (unlikely(remove_node(node, true))) release_slow(parent);
+    if (unlikely(remove_node(node, !(node->own & OWN_BLOCK)))) release_slow(parent);
   } else {
     release_slow(node);
   }
