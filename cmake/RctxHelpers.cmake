@@ -23,7 +23,7 @@ endfunction()
 
 # rctx_jemalloc: for programs (tests, benchmarks, the gateway), never for the library, which finds mallocx weakly.
 add_library(rctx_jemalloc INTERFACE)
-if(RCTX_JEMALLOC AND (RCTX_TESTS OR RCTX_BENCH OR RCTX_EXAMPLES))
+if(RCTX_JEMALLOC AND (RCTX_TESTS OR RCTX_BENCH OR RCTX_GATEWAY))
   find_library(RCTX_JEMALLOC_LIBRARY jemalloc REQUIRED)
   # no-as-needed: nothing refers to it by name, and it must be loaded all the same.
   target_link_libraries(rctx_jemalloc INTERFACE

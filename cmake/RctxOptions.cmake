@@ -1,6 +1,8 @@
 # Every option there is.
 option(RCTX_TESTS "Build the tests" ${PROJECT_IS_TOP_LEVEL})
-option(RCTX_EXAMPLES "Build the examples" ${PROJECT_IS_TOP_LEVEL})
+option(RCTX_EXAMPLES "Build the example programs" ${PROJECT_IS_TOP_LEVEL})
+option(RCTX_GATEWAY "Build the example gateway (libevent, libcurl, jansson)" ${PROJECT_IS_TOP_LEVEL})
+option(RCTX_ADAPTERS "Build the adapters to other libraries that are found (libcurl)" ${PROJECT_IS_TOP_LEVEL})
 option(RCTX_BENCH "Build the benchmarks (C++, google-benchmark)" OFF)
 option(RCTX_FUZZ "Build the fuzz harnesses (clang or AFL++)" OFF)
 option(RCTX_INSTALL "Provide the install target" ${PROJECT_IS_TOP_LEVEL})

@@ -24,9 +24,23 @@
 
 enum mode { MODE_INLINE, MODE_QUEUE, MODE_EXECUTOR };
 
-THREAD_LOCAL unsigned callbacks_here; /* depth of callbacks on this thread */
+THREAD_LOCAL struct rctx__frame *frames_here;
 
-bool rctx__in_callback(void) { return callbacks_here > 0; }
+void rctx__callback_enter(struct rctx__frame *frame, const struct rctx_manager *manager) {
+  *frame = (struct rctx__frame){manager, frames_here};
+  frames_here = frame;
+}
+
+void rctx__callback_leave(struct rctx__frame *frame) { frames_here = frame->outer; }
+
+void rctx__callbacks_after_fork(void) { frames_here = NULL; }
+
+bool rctx__in_callback_of(const struct rctx_manager *manager) {
+  for (const struct rctx__frame *frame = frames_here; frame; frame = frame->outer) {
+    if (frame->manager == manager) return true;
+  }
+  return false;
+}
 
 static inline uint32_t state_now(struct rctx_after *after) {
   return load_acquire(rctx__after_state(after)); /* partners: the stores and exchanges of its states */
@@ -89,23 +103,24 @@ static inline void set_running(struct rctx_after *after) {
 void rctx__after_run(struct rctx_after *after) {
   rctx *ctx = rctx__mutable(after->rctx__ctx);
   rctx_manager *manager = ctx->manager;
-  callbacks_here++;
-  after->rctx__fn(ctx, after->rctx__arg);
-  callbacks_here--;
+  uint32_t process = load_relaxed(&rctx__process); /* changes with one thread only */
+  {
+    RCTX__IN_CALLBACK_OF(manager);
+    after->rctx__fn(ctx, after->rctx__arg);
+  }
   release_holds(ctx, after->rctx__mode, after->rctx__target);
   uint32_t flags =
       exchange_acq_rel(rctx__after_state(after), (uint32_t)AFTER_RAN); /* partner: stop_sync, stop_notify */
   if (unlikely(flags & AFTER_WAITED)) rctx__futex_wake_all(rctx__after_state(after)); /* only the address is used */
   if (unlikely(flags & AFTER_NOTICE)) { /* who left the notice keeps the node until it is called */
-    callbacks_here++;
+    RCTX__IN_CALLBACK_OF(manager);
     after->rctx__quiet(after->rctx__quiet_arg);
-    callbacks_here--;
   }
-  rctx__finished(&manager->running);
+  if (likely(process == load_relaxed(&rctx__process)))
+    rctx__finished(&manager->running); /* else: a child counts anew */
 }
 
-void rctx_task_run(struct rctx_task *task) {
-  if (misused(task == NULL, "task is NULL")) return;
+static void run_task(struct rctx_task *task) {
   struct rctx_after *after = (struct rctx_after *)(void *)((char *)task - offsetof(struct rctx_after, rctx__task));
   rctx__after_begin(after);
   uint32_t s = load_relaxed(rctx__after_state(after)); /* SUBMITTED, perhaps with flags: keep them */
@@ -198,6 +213,7 @@ static int enroll(const rctx *ctx, struct rctx_after *after, enum mode mode, voi
   after->rctx__arg = arg;
   after->rctx__target = target;
   after->rctx__mode = mode;
+  after->rctx__task.run = run_task;
   store_relaxed(rctx__after_state(after), (uint32_t)AFTER_MOVING);  /* nobody else has it yet */
   if (load_relaxed(&node->state) & STATE_ENDLESS) {                 /* const */
     store_release(rctx__after_state(after), (uint32_t)AFTER_NEVER); /* partner: state_now() */
@@ -240,6 +256,10 @@ int rctx_after_on(const rctx *ctx, struct rctx_after *node, struct rctx_executor
   if (misused(ctx == NULL, NEED_CTX) || misused(node == NULL, NEED_NODE)) return -EINVAL;
   if (misused(executor == NULL || executor->submit == NULL, "executor is NULL (expected a table with submit)"))
     return -EINVAL;
+  if (fn == NULL) return -EINVAL;
+  if (busy(node)) return -EBUSY;
+  int rc = executor->prepare ? executor->prepare(executor) : 0;
+  if (rc < 0) return rc;
   return enroll(ctx, node, MODE_EXECUTOR, executor, on_ended, fn, arg);
 }
 

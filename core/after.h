@@ -33,7 +33,20 @@ void rctx__after_begin(struct rctx_after *after);
 /** Run a callback that has begun. The registration is quiet afterwards. */
 void rctx__after_run(struct rctx_after *after);
 
-/** True inside a callback that the library runs on this thread. */
-bool rctx__in_callback(void);
+/* The callbacks and tasks that the library is running on this thread, innermost first. */
+struct rctx__frame {
+  const struct rctx_manager *manager;
+  struct rctx__frame *outer;
+};
+void rctx__callback_enter(struct rctx__frame *frame, const struct rctx_manager *manager);
+void rctx__callback_leave(struct rctx__frame *frame);
+/** From here to the end of the block, also when an exception or pthread_exit() unwinds it. */
+#define RCTX__IN_CALLBACK_OF(manager)                                                                                  \
+  __attribute__((cleanup(rctx__callback_leave))) struct rctx__frame rctx__frame_here;                                  \
+  rctx__callback_enter(&rctx__frame_here, (manager))
+/** In the child of a fork: what this thread was in is not counted any more. */
+void rctx__callbacks_after_fork(void);
+/** True inside one of a manager's. */
+bool rctx__in_callback_of(const struct rctx_manager *manager);
 
 #endif

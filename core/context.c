@@ -19,10 +19,10 @@ static inline bool gone(const rctx *ctx) { return RCTX__CHECKED && ctx->kind == 
 
 static const struct rctx_cause no_memory = {-ENOMEM, RCTX_ORIGIN_MEMORY, "no memory for a context", NULL, 0, NULL,
                                             NULL};
-static const struct rctx_cause no_thread = {
-    -EAGAIN, RCTX_ORIGIN_MEMORY, "no timer thread could be started", NULL, 0, NULL, NULL};
+static const struct rctx_cause no_thread = {-EAGAIN, RCTX_ORIGIN_MEMORY, "a thread could not be started", NULL, 0, NULL,
+                                            NULL};
 static const struct rctx_cause bad_argument = {
-    -EINVAL, RCTX_ORIGIN_MISUSE, "derived with a NULL argument", NULL, 0, NULL, NULL};
+    -EINVAL, RCTX_ORIGIN_MISUSE, "derived with an invalid argument", NULL, 0, NULL, NULL};
 static const struct rctx_cause deadline_cause = {
     -ETIMEDOUT, RCTX_ORIGIN_DEADLINE, "context deadline exceeded", NULL, 0, NULL, NULL};
 static const struct rctx_cause plain_cause = {-ECANCELED, RCTX_ORIGIN_CANCEL, "context canceled", NULL, 0, NULL, NULL};
@@ -38,14 +38,14 @@ static rctx error_contexts[] = {ERROR_CONTEXT(ENOMEM, no_memory), ERROR_CONTEXT(
                                 ERROR_CONTEXT(EINVAL, bad_argument)};
 
 /* The static context that has ended with this error: -ENOMEM, -EAGAIN or -EINVAL. Ending it is harmless. */
-static rctx *error_context(int err) { return &error_contexts[err == -ENOMEM ? 0 : err == -EINVAL ? 2 : 1]; }
+rctx *rctx__error_context(int err) { return &error_contexts[err == -ENOMEM ? 0 : err == -EINVAL ? 2 : 1]; }
 
 /* The same, after letting go of values that were transferred. */
 static rctx *refuse_values(int err, const struct rctx_value *values, size_t nvalues) {
   for (size_t i = 0; values && i < nvalues; i++) {
     if (values[i].destroy) values[i].destroy(values[i].value);
   }
-  return error_context(err);
+  return rctx__error_context(err);
 }
 
 static void refuse_cause(const struct rctx_cause *cause) {
@@ -97,17 +97,17 @@ static inline rctx *publish(rctx *node) {
 }
 
 rctx *rctx_with_cancel(const rctx *parent) {
-  if (misused(parent == NULL, NEED_PARENT)) return error_context(-EINVAL);
-  if (misused(gone(parent), IS_DEAD)) return error_context(-EINVAL);
+  if (misused(parent == NULL, NEED_PARENT)) return rctx__error_context(-EINVAL);
+  if (misused(gone(parent), IS_DEAD)) return rctx__error_context(-EINVAL);
   rctx *node = node_new(rctx__mutable(parent), parent, parent->manager, NODE_CANCEL);
-  if (unlikely(node == NULL)) return error_context(-ENOMEM);
+  if (unlikely(node == NULL)) return rctx__error_context(-ENOMEM);
   return publish(node);
 }
 
 rctx *rctx_without_cancel(const rctx *parent) {
-  if (misused(parent == NULL, NEED_PARENT)) return error_context(-EINVAL);
+  if (misused(parent == NULL, NEED_PARENT)) return rctx__error_context(-EINVAL);
   rctx *node = node_new(rctx__mutable(parent), parent, parent->manager, NODE_DETACHED);
-  if (unlikely(node == NULL)) return error_context(-ENOMEM);
+  if (unlikely(node == NULL)) return rctx__error_context(-ENOMEM);
   atomic_init(&node->state, STATE_ENDLESS);
   node->own = 0;
   node->deadline_ns = INT64_MAX;
@@ -168,7 +168,7 @@ static rctx *publish_with_timer(rctx *node, int64_t now_ns) {
     rctx__values_bury(node, &held);
     if (held) rctx__release(held);
     node_abandon(node);
-    return error_context(armed);
+    return rctx__error_context(armed);
   }
   publish(node);
   if (unlikely(due || armed == ARM_DUE)) expire(node);
@@ -192,16 +192,16 @@ static inline rctx *with_deadline(const rctx *parent, int64_t now_ns, int64_t de
 
 no_memory:
   refuse_cause(cause);
-  return error_context(-ENOMEM);
+  return rctx__error_context(-ENOMEM);
 }
 
 static rctx *refuse_deadline(const struct rctx_cause *cause) {
   refuse_cause(cause);
-  return error_context(-EINVAL);
+  return rctx__error_context(-EINVAL);
 }
 
 rctx *rctx_with_deadline(const rctx *parent, int64_t deadline_ns) {
-  if (misused(parent == NULL, NEED_PARENT)) return error_context(-EINVAL);
+  if (misused(parent == NULL, NEED_PARENT)) return rctx__error_context(-EINVAL);
   return with_deadline(parent, rctx__now(parent->manager), deadline_ns, NULL);
 }
 
@@ -211,7 +211,7 @@ rctx *rctx_with_deadline_cause(const rctx *parent, int64_t deadline_ns, const st
 }
 
 rctx *rctx_with_timeout(const rctx *parent, int64_t timeout_ns) {
-  if (misused(parent == NULL, NEED_PARENT)) return error_context(-EINVAL);
+  if (misused(parent == NULL, NEED_PARENT)) return rctx__error_context(-EINVAL);
   int64_t now_ns = rctx__now(parent->manager);
   return with_deadline(parent, now_ns, rctx__add_ns(now_ns, timeout_ns), NULL);
 }
@@ -223,7 +223,7 @@ rctx *rctx_with_timeout_cause(const rctx *parent, int64_t timeout_ns, const stru
 }
 
 rctx *rctx_with_timeout_at(const rctx *parent, int64_t now_ns, int64_t timeout_ns) {
-  if (misused(parent == NULL, NEED_PARENT)) return error_context(-EINVAL);
+  if (misused(parent == NULL, NEED_PARENT)) return rctx__error_context(-EINVAL);
   return with_deadline(parent, now_ns, rctx__add_ns(now_ns, timeout_ns), NULL);
 }
 
@@ -242,13 +242,8 @@ static bool any_null_key(const struct rctx_value *values, size_t nvalues) {
   return false;
 }
 
-rctx *rctx_with_values(const rctx *parent, const struct rctx_value *values, size_t nvalues) {
-  if (misused(parent == NULL, NEED_PARENT) || misused(gone(parent), IS_DEAD) ||
-      misused(values == NULL && nvalues > 0, "values is NULL") ||
-      misused(any_null_key(values, nvalues), "a value's key is NULL (expected the address of an rctx_key)")) {
-    return refuse_values(-EINVAL, values, nvalues);
-  }
-  rctx *node = node_new(rctx__mutable(parent), parent, parent->manager, NODE_VALUE);
+rctx *rctx__with_values(rctx_manager *manager, const rctx *parent, const struct rctx_value *values, size_t nvalues) {
+  rctx *node = node_new(rctx__mutable(parent), parent, manager, NODE_VALUE);
   if (unlikely(node == NULL)) return refuse_values(-ENOMEM, values, nvalues);
   if (unlikely(rctx__values_add(node, values, nvalues, true) != 0)) {
     node_abandon(node);
@@ -257,16 +252,25 @@ rctx *rctx_with_values(const rctx *parent, const struct rctx_value *values, size
   return publish(node);
 }
 
+rctx *rctx_with_values(const rctx *parent, const struct rctx_value *values, size_t nvalues) {
+  if (misused(parent == NULL, NEED_PARENT) || misused(gone(parent), IS_DEAD) ||
+      misused(values == NULL && nvalues > 0, "values is NULL") ||
+      misused(any_null_key(values, nvalues), "a value's key is NULL (expected the address of an rctx_key)")) {
+    return refuse_values(-EINVAL, values, nvalues);
+  }
+  return rctx__with_values(parent->manager, parent, values, nvalues);
+}
+
 rctx *rctx_with_value(const rctx *parent, const struct rctx_key *key, void *value) {
   if (misused(parent == NULL, NEED_PARENT) ||
       misused(key == NULL, "key is NULL (expected the address of an rctx_key)")) {
-    return error_context(-EINVAL);
+    return rctx__error_context(-EINVAL);
   }
   return rctx_with_values(parent, &(struct rctx_value){key, value, NULL}, 1);
 }
 
 /* What a spec transfers, let go when the derivation can not keep it. */
-static rctx *refuse_spec(int err, const struct rctx_spec *spec) {
+rctx *rctx__refuse_spec(int err, const struct rctx_spec *spec) {
   refuse_cause(spec->deadline_cause);
   return refuse_values(err, spec->values, spec->nvalues);
 }
@@ -321,16 +325,16 @@ static void spec_release_held(rctx *node, const struct rctx_spec *spec) {
 }
 
 rctx *rctx_derive(const rctx *parent, const struct rctx_spec *spec) {
-  if (misused(spec == NULL, "spec is NULL")) return error_context(-EINVAL);
+  if (misused(spec == NULL, "spec is NULL")) return rctx__error_context(-EINVAL);
   if (misused(parent == NULL, NEED_PARENT) ||
       misused(spec->values == NULL && spec->nvalues > 0, "spec->values is NULL") ||
       misused(any_null_key(spec->values, spec->nvalues), "a key in spec->values is NULL")) {
-    return refuse_spec(-EINVAL, spec);
+    return rctx__refuse_spec(-EINVAL, spec);
   }
   rctx_manager *manager = spec->manager ? spec->manager : parent->manager;
   const rctx *values_from = spec->values_from ? spec->values_from : parent;
   rctx *node = node_new(rctx__mutable(parent), values_from, manager, NODE_CANCEL);
-  if (unlikely(node == NULL)) return refuse_spec(-ENOMEM, spec);
+  if (unlikely(node == NULL)) return rctx__refuse_spec(-ENOMEM, spec);
 
   bool wants_deadline = spec->timeout_ns != 0 || spec->deadline_ns != 0;
   int64_t now_ns = spec->now_ns;
@@ -340,7 +344,7 @@ rctx *rctx_derive(const rctx *parent, const struct rctx_spec *spec) {
   if (unlikely(spec_values(node, spec, keeps_cause) != 0)) {
     spec_release_held(node, spec);
     node_abandon(node);
-    return refuse_spec(-ENOMEM, spec);
+    return rctx__refuse_spec(-ENOMEM, spec);
   }
   if (!keeps_cause) refuse_cause(spec->deadline_cause);
   return own_deadline ? publish_with_timer(node, now_ns) : publish(node);
@@ -373,12 +377,21 @@ static bool ended_before(rctx *ctx) {
   return true;
 }
 
+/* It goes on existing: who reports leaks has to know that its owner is done with it. */
+static inline void note_handle_gone(rctx *ctx) {
+  struct rctx__ext *ext = load_acquire(&ctx->ext); /* partner: rctx__ext_get() */
+  if (unlikely(ext != NULL) && ext->record) rctx__leak_handle_gone(ext);
+}
+
 static inline void end(rctx *ctx, const struct rctx_cause *cause) {
   if (unlikely(rctx__is_static(ctx))) return;
   /* A leaf that nobody else holds or watches: nobody could see the mark. The count first, as in rctx__give_up(). */
   bool seen = load_acquire(&ctx->refs) != 1 ||                                    /* partner: give_up_locked() */
               (load_acquire(&ctx->state) & (STATE_CHILDREN | STATE_NOTIFY)) != 0; /* partners: all unlocks */
-  if (unlikely(seen)) cancel(ctx, cause);
+  if (unlikely(seen)) {
+    cancel(ctx, cause);
+    note_handle_gone(ctx);
+  }
   rctx__drop(ctx);
 }
 
@@ -388,10 +401,12 @@ void rctx_end_cause(rctx *ctx, const struct rctx_cause *cause) {
   end(ctx, cause ? cause : &plain_cause);
 }
 
-void rctx__end_scope(rctx *ctx) { rctx_end_cause(ctx, &scope_cause); }
+void rctx__end_scope(rctx *ctx) {
+  if (ctx) rctx_end_cause(ctx, &scope_cause);
+}
 
 const rctx *rctx_ref(const rctx *ctx) {
-  if (misused(ctx == NULL, NEED_CTX) || misused(gone(ctx), IS_DEAD)) return error_context(-EINVAL);
+  if (misused(ctx == NULL, NEED_CTX) || misused(gone(ctx), IS_DEAD)) return rctx__error_context(-EINVAL);
   if (!rctx__is_static(ctx)) rctx__ref(rctx__mutable(ctx));
   return ctx;
 }
@@ -399,6 +414,13 @@ const rctx *rctx_ref(const rctx *ctx) {
 void rctx_unref(const rctx *ctx) {
   if (misused(ctx == NULL, NEED_CTX) || misused(gone(ctx), IS_DEAD)) return;
   if (!rctx__is_static(ctx)) rctx__drop(rctx__mutable(ctx));
+}
+
+void rctx_drop(rctx *ctx) {
+  if (misused(ctx == NULL, NEED_CTX) || misused(gone(ctx), IS_DEAD)) return;
+  if (rctx__is_static(ctx)) return;
+  note_handle_gone(ctx);
+  rctx__drop(ctx);
 }
 
 /* ---- looking ----------------------------------------------------------------------------------------------------- */
@@ -432,19 +454,14 @@ static const struct rctx_cause *cause_at(const rctx *ctx) {
 
 const struct rctx_cause *rctx_cause(const rctx *ctx) {
   if (misused(ctx == NULL, NEED_CTX)) return &bad_argument;
+  rctx__look_here(ctx);
   unsigned levels_up;
   if (!rctx_err(ctx)) return NULL;
   return cause_at(where_it_ended(ctx, &levels_up));
 }
 
-int rctx_why(const rctx *ctx, struct rctx_why *why) {
-  if (misused(why == NULL, "why is NULL (expected where to write it)")) return -EINVAL;
-  *why = (struct rctx_why){0};
-  if (misused(ctx == NULL, NEED_CTX)) {
-    *why = (struct rctx_why){.err = -EINVAL, .origin = RCTX_ORIGIN_MISUSE, .cause = &bad_argument};
-    return -EINVAL;
-  }
-  why->err = rctx_err(ctx);
+int rctx__why(const rctx *ctx, struct rctx_why *why) {
+  *why = (struct rctx_why){.err = -(int)rctx__done(load_acquire(&ctx->state))}; /* partner: mark() */
   if (why->err == 0) return 0;
   const rctx *where = where_it_ended(ctx, &why->levels_up);
   why->cause = cause_at(where);
@@ -455,6 +472,17 @@ int rctx_why(const rctx *ctx, struct rctx_why *why) {
   return why->err;
 }
 
+int rctx_why(const rctx *ctx, struct rctx_why *why) {
+  if (misused(why == NULL, "why is NULL (expected where to write it)")) return -EINVAL;
+  *why = (struct rctx_why){0};
+  if (misused(ctx == NULL, NEED_CTX)) {
+    *why = (struct rctx_why){.err = -EINVAL, .origin = RCTX_ORIGIN_MISUSE, .cause = &bad_argument};
+    return -EINVAL;
+  }
+  rctx__look_here(ctx);
+  return rctx__why(ctx, why);
+}
+
 bool rctx_deadline(const rctx *ctx, int64_t *deadline_ns) {
   if (misused(ctx == NULL, NEED_CTX) || misused(deadline_ns == NULL, "deadline_ns is NULL")) return false;
   if (!(ctx->own & HAS_DEADLINE)) return false;
@@ -463,7 +491,9 @@ bool rctx_deadline(const rctx *ctx, int64_t *deadline_ns) {
 }
 
 int64_t rctx_remaining_at(const rctx *ctx, int64_t now_ns) {
-  if (misused(ctx == NULL, NEED_CTX) || rctx_err(ctx)) return 0;
+  if (misused(ctx == NULL, NEED_CTX)) return 0;
+  rctx__look_here(ctx);
+  if (rctx_err(ctx)) return 0;
   if (!(ctx->own & HAS_DEADLINE)) return INT64_MAX;
   if (ctx->deadline_ns <= now_ns) return 0;
   int64_t left;

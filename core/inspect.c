@@ -20,6 +20,33 @@ static enum rctx_kind kind_of(const rctx *ctx) {
   }
 }
 
+/* For rctx_inspect(): values are looked through, what has ended and what is detached does not count. */
+struct count {
+  struct rctx__visitor visitor; /* first */
+  struct rctx_info *info;
+};
+
+static struct count *count_of(struct rctx__visitor *self) { return (struct count *)(void *)self; }
+
+static bool count_registrations(rctx *node, uint32_t state, struct rctx__visitor *self) {
+  if (rctx__done(state)) return false;
+  count_of(self)->info->registrations += rctx__registrations_locked(node);
+  return true;
+}
+
+static bool count_child(rctx *child, struct rctx__visitor *self) {
+  if (child->kind == NODE_VALUE) return true;
+  if (child->kind != NODE_DETACHED && !rctx__done(load_relaxed(&child->state))) /* a count of a moment */
+    count_of(self)->info->children++;
+  return false;
+}
+
+static void count_below(rctx *top, struct rctx_info *info) {
+  struct count count = {{count_registrations, count_child, NULL}, info};
+  rctx__visit_below(top, &count.visitor);
+  info->children += info->registrations;
+}
+
 void rctx_inspect(const rctx *ctx, struct rctx_info *info) {
   if (misused(info == NULL, "info is NULL (expected where to write it)")) return;
   *info = (struct rctx_info){0};
@@ -33,7 +60,7 @@ void rctx_inspect(const rctx *ctx, struct rctx_info *info) {
                              .has_fd = (load_relaxed(&node->state) & STATE_FD) != 0,
                              .references = load_relaxed(&node->refs),
                              .stripes = ext && load_acquire(&ext->stripes) ? ext->stripe_count : 1};
-  if (!rctx__is_static(ctx)) rctx__count_below(node, info);
+  if (!rctx__is_static(ctx)) count_below(node, info);
 }
 
 /* ---- rctx_describe ----------------------------------------------------------------------------------------------- */
@@ -59,7 +86,7 @@ static size_t print_value(const struct rctx_value *value, char *buf, size_t size
   char *rest = n < size ? buf + n : NULL;
   size_t room = n < size ? size - n : 0;
   int tail = 0;
-  if (value->value == NULL) {
+  if (value->value == NULL && !(value->key->flags & RCTX_KEY_NUMBER)) {
     tail = snprintf(rest, room, "<nil>");
   } else if (value->key->print) {
     n += value->key->print(value->value, rest, room);

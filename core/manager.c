@@ -28,6 +28,7 @@ struct rctx_manager rctx__default_manager = {
     .memory = RCTX__MEMORY_INIT,
     .timers = RCTX__TIMERS_INIT(TICK_DEFAULT_NS),
     .callbacks = {.wake = {.fd = -1}, .refs = 1},
+    .workers = RCTX__WORKERS_INIT(THREADS_MAX_DEFAULT, 0),
 };
 static struct rctx todo = ROOT(&rctx__default_manager);
 
@@ -45,6 +46,7 @@ static void each_short_lock(void (*act)(rctx__lock *lock)) {
     struct rctx__shard *shards = load_relaxed(&m->timers.shards); /* written under the registry mutex */
     for (unsigned i = 0; shards && i < m->timers.shard_count; i++) act(&shards[i].lock);
     act(&m->callbacks.lock);
+    act(&m->workers.lock);
     act(&m->deferred_lock);
   }
 }
@@ -53,9 +55,11 @@ static void before_fork(void) {
   rctx__registry_lock();
   rctx__rcu_before_fork();
   each_short_lock(rctx__take);
+  rctx__leaks_take_lock();
 }
 
 static void after_fork(void) {
+  rctx__leaks_drop_lock();
   each_short_lock(rctx__unlock);
   rctx__rcu_after_fork();
   rctx__registry_unlock();
@@ -91,16 +95,22 @@ void rctx_after_fork_child(void) {
   add_relaxed(&rctx__process, 1U); /* one thread here: nothing to order */
   rctx__registry_reset();
   rctx__rcu_forget_readers();
+  rctx__callbacks_after_fork();
   each_short_lock(forget_holder);
+  rctx__leaks_forget_lock();
   for (struct rctx_manager *m = all_managers; m; m = m->next) { /* one thread: nothing to order */
     store_relaxed(&m->running, 0U);                             /* before threads start that raise them */
     store_relaxed(&m->busy, 0U);
+    store_relaxed(&m->tasks, 0U); /* those of embedders' threads, too */
+    store_relaxed(&m->orphans, 0U);
+    rctx__workers_after_fork(&m->workers);
     rctx__timers_after_fork(m);
     if (!load_relaxed(&m->callback_thread_on)) continue;
     store_relaxed(&m->callback_thread_on, 0U);
     bool in_use = load_relaxed(&m->callbacks.refs) > 1; /* each registration for it holds one */
     if (in_use) rctx__callback_thread_start(m); /* if it can not be had now, the next registration tries again */
   }
+  rctx__signals_after_fork();
 }
 
 /* ---- the callback thread ----------------------------------------------------------------------------------------- */
@@ -175,13 +185,14 @@ static bool quiet(const struct rctx_manager *manager) {
   if (load_acquire(&manager->callbacks.length) != 0) return false; /* partner: claim_first_locked() */
   if (load_acquire(&manager->deferred_count) != 0) return false;   /* partner: reclaim() */
   if (load_acquire(&manager->running) != 0 || load_acquire(&manager->busy) != 0) return false; /* rctx__finished() */
+  if (load_acquire(&manager->tasks) != 0 || load_acquire(&manager->workers.busy) != 0) return false; /* as above */
   return load_acquire(&manager->callbacks.length) == 0 && load_acquire(&manager->deferred_count) == 0 &&
          load_relaxed(&manager->begun) == begun; /* after the acquires above */
 }
 
 int rctx_quiesce(rctx_manager *manager, int64_t until_ns) {
   if (misused(manager == NULL, "manager is NULL")) return -EINVAL;
-  if (rctx__in_callback()) return -EDEADLK;
+  if (rctx__in_callback_of(manager)) return -EDEADLK;
   for (;;) {
     if (load_relaxed(&manager->deferred_count) > 0) reclaim(manager, true); /* a hint; quiet() decides */
     if (quiet(manager)) return 0;
@@ -202,11 +213,14 @@ void rctx_stats(const rctx_manager *manager, struct rctx_stats *stats) {
   if (misused(manager == NULL, "manager is NULL") || misused(stats == NULL, "stats is NULL")) return;
   int64_t contexts = rctx__memory_contexts(manager) - load_relaxed(&manager->deferred_count); /* a moment's count */
   /* Counts of a moment: nothing is ordered by them. */
-  uint32_t threads = load_relaxed(&manager->timers.thread_on) + load_relaxed(&manager->callback_thread_on);
+  uint32_t threads = load_relaxed(&manager->timers.thread_on) + load_relaxed(&manager->callback_thread_on) +
+                     rctx__workers_threads(&manager->workers);
   *stats = (struct rctx_stats){.contexts = contexts > 0 ? (size_t)contexts : 0,
                                .timers = rctx__timers_armed(manager),
                                .deferred = load_relaxed(&manager->deferred_count),
                                .callbacks = load_relaxed(&manager->running) + load_relaxed(&manager->callbacks.length),
+                               .tasks = load_relaxed(&manager->tasks) + load_relaxed(&manager->workers.busy),
+                               .orphans = load_relaxed(&manager->orphans),
                                .threads = threads,
                                .bytes = load_relaxed(&manager->memory.bytes)};
 }
@@ -215,6 +229,7 @@ void rctx_stats(const rctx_manager *manager, struct rctx_stats *stats) {
 
 static bool options_valid(const struct rctx_manager_options *options) {
   if (options->now && options->drive != RCTX_DRIVE_EMBEDDER) return false;
+  if (options->executor && options->executor->submit == NULL) return false;
   if (options->drive != RCTX_DRIVE_THREAD && options->drive != RCTX_DRIVE_EMBEDDER) return false;
   if ((options->allocator.alloc == NULL) != (options->allocator.free == NULL)) return false;
   return options->tick_ns == 0 || (options->tick_ns >= TICK_MIN_NS && options->tick_ns <= TICK_MAX_NS);
@@ -240,17 +255,26 @@ int rctx_manager_create(const struct rctx_manager_options *options, rctx_manager
   made->timers.clock_arg = options->now_arg;
   made->timers.kick = options->kick;
   made->timers.kick_arg = options->kick_arg;
+  made->memory.bytes_max = options->bytes_max;
   made->callbacks = (struct rctx__queue){.wake = {.fd = -1}, .refs = 1};
+  made->executor = options->executor;
+  made->workers = (struct rctx__workers)RCTX__WORKERS_INIT(
+      options->threads_max ? options->threads_max : THREADS_MAX_DEFAULT, options->tasks_max);
   *manager = made;
   return 0;
 }
 
+static bool in_use(const struct rctx_manager *manager) {
+  return rctx__memory_contexts(manager) > 0 || load_acquire(&manager->tasks) > 0 || /* partners: rctx__finished() */
+         load_acquire(&manager->workers.busy) > 0;
+}
+
 int rctx_manager_destroy(rctx_manager *manager) {
   if (misused(manager == NULL, "manager is NULL") || manager == &rctx__default_manager) return -EINVAL;
-  if (rctx__in_callback()) return -EDEADLK;
-  if (rctx__memory_contexts(manager) > 0) { /* perhaps only pins of an expiry or a cancel that is just ending */
+  if (rctx__in_callback_of(manager)) return -EDEADLK;
+  if (in_use(manager)) { /* perhaps only pins of an expiry or a cancel that is just ending, or a task that is */
     rctx_quiesce(manager, rctx__add_ns(rctx__monotonic_ns(), DESTROY_WAIT_NS));
-    if (rctx__memory_contexts(manager) > 0) return -EBUSY;
+    if (in_use(manager)) return -EBUSY;
   }
   rctx_quiesce(manager, INT64_MAX);
   unlist(manager);                                  /* before anything is freed that the fork handlers touch */
@@ -260,6 +284,7 @@ int rctx_manager_destroy(rctx_manager *manager) {
     rctx__futex_wake_all(&manager->callbacks.sequence);
     rctx__thread_join(&manager->callback_thread);
   }
+  rctx__workers_fini(&manager->workers);
   rctx__timers_fini(manager);
   rctx__memory_fini(manager);
   free(manager);
@@ -279,4 +304,48 @@ rctx_manager *rctx_manager_of(const rctx *ctx) {
 int64_t rctx_manager_now(const rctx_manager *manager) {
   if (misused(manager == NULL, "manager is NULL")) return -EINVAL;
   return rctx__now(manager);
+}
+
+/* ---- the article's six operations -------------------------------------------------------------------------------- */
+
+#define NEED_MANAGER "manager is NULL (expected one; the usual is rctx_manager_default())"
+#define NEED_PARENT "parent is NULL (expected a context; a root is rctx_background())"
+#define NEED_CTX "ctx is NULL (expected a context)"
+#define NEED_KEY "key is NULL (expected the address of an rctx_key)"
+
+rctx *rctx_manager_create_cancellable(rctx_manager *manager, const rctx *parent) {
+  if (misused(manager == NULL, NEED_MANAGER) || misused(parent == NULL, NEED_PARENT)) return rctx_with_cancel(NULL);
+  return rctx_derive(parent, &(struct rctx_spec){.manager = manager});
+}
+
+rctx *rctx_manager_create_timeout(rctx_manager *manager, const rctx *parent, int64_t timeout_ns) {
+  if (misused(manager == NULL, NEED_MANAGER) || misused(parent == NULL, NEED_PARENT)) return rctx_with_cancel(NULL);
+  return rctx_derive(parent, &(struct rctx_spec){.manager = manager, .timeout_ns = RCTX_BUDGET(timeout_ns)});
+}
+
+rctx *rctx_manager_add_value(rctx_manager *manager, const rctx *parent, const struct rctx_key *key, void *value) {
+  if (misused(manager == NULL, NEED_MANAGER) || misused(parent == NULL, NEED_PARENT) || misused(key == NULL, NEED_KEY))
+    return rctx_with_cancel(NULL);
+  return rctx__with_values(manager, parent, &(struct rctx_value){key, value, NULL}, 1);
+}
+
+bool rctx_manager_get_value(rctx_manager *manager, const rctx *ctx, const struct rctx_key *key, void **value) {
+  if (misused(manager == NULL, NEED_MANAGER) || misused(ctx == NULL, NEED_CTX) || misused(key == NULL, NEED_KEY) ||
+      misused(value == NULL, "value is NULL (expected where to write it)")) {
+    return false;
+  }
+  return rctx_get(ctx, key, value);
+}
+
+int rctx_manager_execute(rctx_manager *manager, const rctx *ctx, rctx_work_fn fn, void *arg, void (*cleanup)(void *arg),
+                         enum rctx_outcome *outcome) {
+  if (misused(manager == NULL, NEED_MANAGER) || misused(ctx == NULL, NEED_CTX))
+    return rctx__not_started(-EINVAL, arg, cleanup, outcome);
+  if (fn == NULL) return rctx__not_started(-EINVAL, arg, cleanup, outcome);
+  return rctx__execute(manager, ctx, fn, arg, cleanup, outcome);
+}
+
+int rctx_manager_wait_for_completion(rctx_manager *manager, const rctx *ctx, int64_t duration_ns) {
+  if (misused(manager == NULL, NEED_MANAGER) || misused(ctx == NULL, NEED_CTX)) return -EINVAL;
+  return rctx__sleep_on(manager, ctx, duration_ns);
 }

@@ -4,6 +4,7 @@
 #ifndef RCTX_CORE_MANAGER_H
 #define RCTX_CORE_MANAGER_H
 
+#include "executor.h"
 #include "memory.h"
 #include "platform.h"
 #include "queue.h"
@@ -23,6 +24,10 @@ struct rctx_manager {
   rctx__lock deferred_lock;
   struct rctx *deferred;           /* deferred_lock: dead nodes that wait for a grace period, through link */
   _Atomic uint32_t deferred_count; /* written under deferred_lock; read as a hint */
+  struct rctx_executor *executor;  /* const: the embedder's; NULL: workers */
+  struct rctx__workers workers;    /* the pool */
+  _Atomic uint32_t tasks;          /* jobs of our contexts on their way, but for those that the pool counts */
+  _Atomic uint32_t orphans;        /* stats: jobs running though their callers have returned */
   _Atomic uint32_t running;        /* callbacks under way */
   _Atomic uint32_t busy;           /* expiries and reclaims under way: they hold pins and memory */
   _Atomic uint32_t begun;    /* stats: counts what raised one of the two, so that quiesce notices what it missed */
@@ -31,6 +36,10 @@ struct rctx_manager {
 };
 
 extern struct rctx_manager rctx__default_manager;
+
+static inline struct rctx_manager *rctx__manager_of_workers(struct rctx__workers *workers) {
+  return (struct rctx_manager *)(void *)((char *)workers - offsetof(struct rctx_manager, workers));
+}
 
 static inline int64_t rctx__now(const struct rctx_manager *manager) {
   return likely(manager->timers.clock == NULL) ? rctx__monotonic_ns()
@@ -50,6 +59,14 @@ static inline void rctx__begin(struct rctx_manager *manager, _Atomic uint32_t *c
 }
 static inline void rctx__finished(_Atomic uint32_t *count) { sub_acq_rel(count, 1U); /* partner: quiet() */ }
 
+/** wait.c: rctx_sleep() on a given manager's clock. */
+int rctx__sleep_on(const struct rctx_manager *manager, const rctx *ctx, int64_t duration_ns);
+/** signal.c: in the child of a fork: start its thread again if contexts wait for signals. */
+void rctx__signals_after_fork(void);
+/** leaks.c: its lock, around fork. */
+void rctx__leaks_take_lock(void);
+void rctx__leaks_drop_lock(void);
+void rctx__leaks_forget_lock(void);
 /** Hand a dead node to the next grace period. */
 void rctx__defer(struct rctx *node);
 /** Start the callback thread unless it runs. Returns 0 or -errno. */

@@ -57,20 +57,24 @@ static void builtin_free(void *ptr, size_t size) {
 
 void *rctx__raw_alloc(struct rctx_manager *manager, size_t size, size_t align) {
   struct rctx__memory *memory = &manager->memory;
-  void *ptr = memory->allocator.alloc ? memory->allocator.alloc(memory->allocator.self, size, align)
-                                      : builtin_alloc(size, align);
-  if (ptr) add_relaxed(&memory->bytes, size);
+  size_t before = add_seq_cst(&memory->bytes, size); /* first, so that several at once keep the limit; partner: free */
+  bool within = memory->bytes_max == 0 || (before <= memory->bytes_max && size <= memory->bytes_max - before);
+  void *ptr = NULL;
+  if (within)
+    ptr = memory->allocator.alloc ? memory->allocator.alloc(memory->allocator.self, size, align)
+                                  : builtin_alloc(size, align);
+  if (ptr == NULL) add_relaxed(&memory->bytes, 0 - size);
   return ptr;
 }
 
 void rctx__raw_free(struct rctx_manager *manager, void *ptr, size_t size) {
   struct rctx__memory *memory = &manager->memory;
-  add_relaxed(&memory->bytes, 0 - size);
   if (memory->allocator.free) {
     memory->allocator.free(memory->allocator.self, ptr, size);
   } else {
     builtin_free(ptr, size);
   }
+  sub_acq_rel(&memory->bytes, size); /* last: what is not counted is free; partner: rctx__raw_alloc() */
 }
 
 /* ---- heaps: one per thread and manager --------------------------------------------------------------------------- */

@@ -1,5 +1,5 @@
 /*
- * memory.h - nodes and value blocks: a cache per thread over a shared pool over an allocator.
+ * memory.h - nodes, value blocks and tasks: a cache per thread over a shared pool over an allocator.
  *
  * A thread that derives takes a node from its own cache and a thread that ends puts it into its own: no atomic operation
  * either way. A cache that runs empty takes a batch from the manager's pool, one that overflows gives a batch back (a
@@ -18,7 +18,7 @@
 
 enum { CHUNK_BYTES = 1 << 16, BLOCK_BYTES = 512, BATCH = 32, CACHE_MAX = 4 * BATCH };
 
-enum rctx__size_class { CLASS_NODE, CLASS_BLOCK, CLASSES };
+enum rctx__size_class { CLASS_NODE, CLASS_BLOCK, CLASS_TASK, CLASSES };
 
 /* A free object. It lies over node->link, so that the first line of a dead node still says NODE_DEAD. */
 struct rctx__free {
@@ -60,6 +60,7 @@ struct rctx__heap {
 struct rctx__memory {
   struct rctx_allocator allocator; /* const; all NULL: the built-in one */
   bool uncached;                   /* const: every object straight from and to the allocator */
+  size_t bytes_max;                /* const: 0: no limit */
   struct rctx__pool pools[CLASSES];
   struct rctx__heap *heaps; /* registry mutex */
   _Atomic int64_t strays;   /* stats: contexts counted outside any living heap */
@@ -74,7 +75,8 @@ extern __thread struct rctx__heap *rctx__heap_here
   {                                                                                                                    \
     .uncached = RCTX_ASAN, .pools = {                                                                                  \
       [CLASS_NODE] = {.object_bytes = sizeof(struct rctx)},                                                            \
-      [CLASS_BLOCK] = {.object_bytes = BLOCK_BYTES}                                                                    \
+      [CLASS_BLOCK] = {.object_bytes = BLOCK_BYTES},                                                                   \
+      [CLASS_TASK] = {.object_bytes = sizeof(struct rctx)}                                                             \
     }                                                                                                                  \
   }
 /** Give everything back. No context is left and no thread uses the manager. */

@@ -106,12 +106,14 @@ static size_t advance(struct rctx_manager *manager, int64_t now_ns, size_t budge
   uint64_t to = clock_tick(timers, now_ns);
   size_t done = 0;
   if (shards == NULL) return 0;
+  uint32_t process = load_relaxed(&rctx__process); /* changes with one thread only */
   rctx__begin(manager,
               &manager->busy); /* before the first mark: who sees an end and then quiesces waits for our pins */
   for (unsigned i = 0; i < timers->shard_count && done < budget; i++) {
     done += advance_shard(&shards[i], to, budget - done);
   }
-  rctx__finished(&manager->busy);
+  if (process == load_relaxed(&rctx__process))
+    rctx__finished(&manager->busy); /* else: the child of a fork in a callback */
   return done;
 }
 

@@ -28,7 +28,7 @@
  * splice there read the parent's state under the stripe's lock; a walk, having marked, takes and drops every stripe's
  * lock before it reads the lists: a splice is either before that (the walk sees it) or after (it sees the mark).
  *
- * Locks: a node's state lock; then its stripes in order, then a queue's lock. Only rctx__count_below() holds two nodes' locks:
+ * Locks: a node's state lock; then its stripes in order, then a queue's lock. Only rctx__visit_below() holds several nodes' locks:
  * parent, then child. Nothing under them allocates, calls out or enters the kernel.
  * Models: tests/model/tree_*.pml. Walks are iterative: child, next, parent; no stack, no queue.
  */
@@ -401,8 +401,8 @@ static COLD bool leave_dropped_striped(rctx *node, rctx *parent, bool *defer) {
     s &= ~STATE_DROPPED;
     last = sub_acq_rel(&parent->refs, 1U) == 1; /* partner: every other give-up */
   }
+  rctx__state_unlock(parent, s); /* first: who takes a stripe's lock next must see DROPPED as it is now */
   stripes_unlock_all(stripes, count);
-  rctx__state_unlock(parent, s);
   return last;
 }
 
@@ -457,8 +457,8 @@ static COLD bool give_up_locked(rctx *node) {
   } else {
     dead = sub_acq_rel(&node->refs, 1U) == 1; /* partner: itself, in other threads */
   }
+  rctx__state_unlock(node, s); /* first: who takes a stripe's lock next must see DROPPED */
   stripes_unlock_all(stripes, count);
-  rctx__state_unlock(node, s);
   return dead;
 }
 
@@ -523,6 +523,8 @@ static COLD void release_slow(rctx *node) {
     rctx__timer_disarm(node); /* a parent whose last child has left */
     rctx__values_bury(node, &todo);
     let_cause_go(node);
+    struct rctx__ext *ext = load_relaxed(&node->ext); /* as rctx__node_free() */
+    if (ext && ext->record) rctx__leak_gone(ext);
     if (load_relaxed(&node->state) & STATE_FD)
       rctx__close(load_acquire(&node->ext)->done.fd); /* as rctx__node_free() */
     rctx *parent = node->parent;
@@ -556,9 +558,9 @@ void rctx__drop(rctx *node) {
   if (rctx__give_up(node)) rctx__release(node);
 }
 
-/* ---- counting ---------------------------------------------------------------------------------------------------- */
+/* ---- visiting ---------------------------------------------------------------------------------------------------- */
 
-static size_t registrations_locked(const rctx *node) {
+size_t rctx__registrations_locked(const rctx *node) {
   size_t n = 0;
   const struct rctx_after *last = node->watch;
   for (const struct rctx_after *at = last; at; at = at->rctx__next == last ? NULL : at->rctx__next) n++;
@@ -582,35 +584,31 @@ static rctx *next_counted(const rctx *parent, const rctx *child) {
   return next;
 }
 
-void rctx__count_below(rctx *top, struct rctx_info *info) {
+/* Lock a node and ask the visitor. False: it is unlocked again. */
+static bool enter_counted(rctx *node, struct rctx__visitor *visitor) {
+  uint32_t s = rctx__state_lock(node);
+  if (visitor->enter(node, s, visitor)) return true;
+  rctx__state_unlock(node, s);
+  return false;
+}
+
+void rctx__visit_below(rctx *top, struct rctx__visitor *visitor) {
   rctx *parent = top;
-  uint32_t s = rctx__state_lock(parent);
-  if (rctx__done(s)) {
-    rctx__state_unlock(parent, s);
-    return;
-  }
-  info->registrations += registrations_locked(parent);
+  if (!enter_counted(parent, visitor)) return;
   rctx *child = next_counted(parent, NULL);
   for (;;) {
     if (child == NULL) {
-      s = load_relaxed(&parent->state); /* locked by us: it does not change */
+      if (visitor->leave) visitor->leave(parent, visitor);
+      uint32_t s = load_relaxed(&parent->state); /* locked by us: it does not change */
       rctx__state_unlock(parent, s & ~STATE_LOCKED);
-      if (parent == top) break;
+      if (parent == top) return;
       child = parent;
       parent = parent->parent;
-    } else if (child->kind == NODE_VALUE) {
-      s = rctx__state_lock(child);
-      if (!rctx__done(s)) {
-        parent = child;
-        info->registrations += registrations_locked(parent);
-        child = next_counted(parent, NULL);
-        continue;
-      }
-      rctx__state_unlock(child, s);
-    } else if (child->kind != NODE_DETACHED && !rctx__done(load_relaxed(&child->state))) {
-      info->children++;
+    } else if (visitor->child(child, visitor) && enter_counted(child, visitor)) {
+      parent = child;
+      child = next_counted(parent, NULL);
+      continue;
     }
     child = next_counted(parent, child);
   }
-  info->children += info->registrations;
 }

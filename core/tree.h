@@ -99,6 +99,7 @@ struct rctx__ext {
   struct rctx__fd done;                   /* published by STATE_FD */
   struct rctx__page *newest;              /* owner: one thread at a time (rctx_alloc) */
   size_t first_used;                      /* owner: bytes cut from the first page */
+  struct rctx__record *record;            /* owner, before the handle is given away: leaks.c; NULL as a rule */
 };
 
 static inline uint32_t rctx__done(uint32_t state) { return state & STATE_ERR; }
@@ -110,6 +111,13 @@ static inline rctx *rctx__mutable(const rctx *ctx) {
     rctx *out;
   } cast = {ctx};
   return cast.out;
+}
+
+/* ---- looks: see rctx/testing.h ------------------------------------------------------------------------------------ */
+
+extern _Atomic uint32_t rctx__looks_counted; /* written by testing.c: 1 while looks are counted */
+static inline void rctx__look_here(const rctx *ctx) {
+  if (unlikely(load_relaxed(&rctx__looks_counted))) rctx__look(ctx); /* a late look is not counted */
 }
 
 /* ---- the state word as a lock ------------------------------------------------------------------------------------ */
@@ -133,6 +141,16 @@ struct rctx__ext *rctx__ext_get(rctx *node);
 
 /** Link a new node below its parent. Returns with the node's state set: live, or ended as its parent. */
 void rctx__link(rctx *node);
+
+/** context.c: rctx_with_values() in a given manager. */
+rctx *rctx__with_values(rctx_manager *manager, const rctx *parent, const struct rctx_value *values, size_t nvalues);
+/** context.c: the static context that has ended with this error: -ENOMEM, -EAGAIN or -EINVAL. Ending it is harmless. */
+rctx *rctx__error_context(int err);
+/** context.c: the same, after letting go of all that a spec transfers. */
+rctx *rctx__refuse_spec(int err, const struct rctx_spec *spec);
+
+/** context.c: rctx_why() for the library itself: not counted as a look. */
+int rctx__why(const rctx *ctx, struct rctx_why *why);
 
 /** Mark a node ended: err > 0, one of the ORIGIN_ bits, perhaps STATE_TIMED_OUT. Then its subtree; then notify. True if
  *  this call ended it. Either way the subtree is marked on return. The caller holds a reference. */
@@ -163,10 +181,24 @@ void rctx__node_free(rctx *node);
 /** Free the pages behind the first that rctx_alloc() took. */
 void rctx__arena_free(rctx *node, struct rctx__ext *ext);
 
+/** leaks.c: the handle of a context that is watched is being given back; the context is gone. */
+void rctx__leak_handle_gone(struct rctx__ext *ext);
+void rctx__leak_gone(struct rctx__ext *ext);
+
 /** after.c: run or queue the callbacks of an ended node. The caller holds a pin and no lock. */
 void rctx__fire(rctx *node);
 
-/** Count what hangs below: see rctx_inspect(). */
-void rctx__count_below(rctx *top, struct rctx_info *info);
+/* What rctx__visit_below() calls: `enter` for top and each context that is descended into, its lists locked (false: leave it
+ * again at once); `child` for each child in them (true: descend into it). */
+struct rctx__visitor {
+  bool (*enter)(rctx *node, uint32_t state, struct rctx__visitor *self);
+  bool (*child)(rctx *child, struct rctx__visitor *self);
+  void (*leave)(rctx *node,
+                struct rctx__visitor *self); /* after the last child of one that was entered; NULL: nothing */
+};
+/** Visit what hangs below, parents before children, with the locks of the path from top held: not for hot paths. */
+void rctx__visit_below(rctx *top, struct rctx__visitor *visitor);
+/** How many registrations a node has. Its lock is held. */
+size_t rctx__registrations_locked(const rctx *node);
 
 #endif

@@ -13,9 +13,11 @@ _Static_assert(sizeof(struct rctx__block) <= BLOCK_BYTES, "a block fits its size
 const struct rctx_key rctx__name_key = {.name = "rctx.name"};
 const struct rctx_key rctx__deadline_cause_key = {.name = "rctx.deadline_cause"};
 const struct rctx_key rctx__held_key = {.name = "rctx.held"};
+const struct rctx_key rctx__drain_key = {.name = "rctx.drain"};
 
 static bool hidden(const struct rctx_key *key) {
-  return key == &rctx__name_key || key == &rctx__deadline_cause_key || key == &rctx__held_key;
+  return key == &rctx__name_key || key == &rctx__deadline_cause_key || key == &rctx__held_key ||
+         key == &rctx__drain_key;
 }
 
 static struct rctx__block *block_of(uintptr_t values) {
@@ -263,4 +265,24 @@ void rctx__values_free_slow(rctx *node) {
 size_t rctx__print_string(const void *value, char *buf, size_t size) {
   int length = snprintf(buf, size, "%s", (const char *)value);
   return length < 0 ? 0 : (size_t)length;
+}
+
+/* The value lies in the first bytes of the slot, as name_value() has put it there. */
+#define PRINT_NUMBER(name, type, format, as)                                                                           \
+  size_t rctx__print_##name(const void *value, char *buf, size_t size) {                                               \
+    type number;                                                                                                       \
+    memcpy(&number, &value, sizeof number);                                                                            \
+    return (size_t)snprintf(buf, size, format, (as)number);                                                            \
+  }
+PRINT_NUMBER(i16, int16_t, "%d", int)
+PRINT_NUMBER(i32, int32_t, "%d", int)
+PRINT_NUMBER(i64, int64_t, "%lld", long long)
+PRINT_NUMBER(u16, uint16_t, "%u", unsigned)
+PRINT_NUMBER(u32, uint32_t, "%u", unsigned)
+PRINT_NUMBER(u64, uint64_t, "%llu", unsigned long long)
+
+size_t rctx__print_bool(const void *value, char *buf, size_t size) {
+  bool truth;
+  memcpy(&truth, &value, sizeof truth);
+  return (size_t)snprintf(buf, size, "%s", truth ? "true" : "false");
 }

@@ -33,7 +33,7 @@ struct rctx__block {
 };
 
 /** Keys of the library's own, never shown: what a context carries beside its values. */
-extern const struct rctx_key rctx__name_key, rctx__deadline_cause_key, rctx__held_key;
+extern const struct rctx_key rctx__name_key, rctx__deadline_cause_key, rctx__held_key, rctx__drain_key;
 
 /** Add bindings to a node that is not linked yet. Returns 0 or -ENOMEM, and then none of these was added (nothing is destroyed).
  *  share: may use free slots of the block that node->values came from (its parent's). */

@@ -808,7 +808,7 @@ static int run_all(struct queue *queue) {
 }
 
 static struct queue *new_queue(struct queue *queue) {
-  *queue = (struct queue){.executor = {submit}, .last = &queue->first};
+  *queue = (struct queue){.executor = {.submit = submit}, .last = &queue->first};
   return queue;
 }
 
@@ -858,7 +858,7 @@ static void run_inline(struct rctx_executor *self, struct rctx_task *task) {
 }
 
 Test(after, an_executor_may_run_it_inline_if_it_accepts_that) {
-  struct rctx_executor executor = {run_inline};
+  struct rctx_executor executor = {.submit = run_inline};
   struct call call;
   struct rctx_after *node = calloc(1, sizeof *node);
   RCTX_SCOPED rctx *c = rctx_with_cancel(fake_root());

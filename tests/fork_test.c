@@ -1,6 +1,8 @@
 // fork: the parent is unharmed; the child is usable after rctx_after_fork_child(), several times over, also when the
 // library's threads were alive in the parent. What is checked in the child ends its process with a code other than 0.
 #include "support/check.h"
+#include "support/gate.h"
+#include "support/hand_executor.h"
 #include "support/leftovers.h"
 #include "support/tasks.h"
 
@@ -137,6 +139,7 @@ Test(fork, the_child_of_a_process_that_never_used_the_library) {
 
 Test(fork, several_rounds_with_living_threads) {
   NEEDS_THREADS_IN_THE_CHILD();
+  NEEDS_A_MALLOC_THAT_FORKS();
   struct rctx_after node = {0};
   sem_t ran;
   sem_init(&ran, 0, 0);
@@ -189,6 +192,7 @@ static void use_the_parents_contexts(void *arg) {
 
 Test(fork, contexts_made_before_can_be_read_cancelled_and_ended_and_their_timers_fire) {
   NEEDS_THREADS_IN_THE_CHILD();
+  NEEDS_A_MALLOC_THAT_FORKS();
   struct rctx_after node = {0};
   struct inherited in = {.plain = rctx_with_cancel(rctx_background())};
   in.timed = rctx_with_timeout(rctx_background(), SECOND / 2);
@@ -331,4 +335,240 @@ Test(fork, a_child_that_only_leaves_needs_nothing) {
   cr_assert_eq(waitpid(child, &status, 0), child);
   cr_assert_eq(WEXITSTATUS(status), 7);
   cr_assert_eq(rctx_err(held), 0);
+}
+
+/* ---- tasks ------------------------------------------------------------------------------------------------------- */
+
+static rctx_manager *workers; // of the tests below
+
+static struct rctx_stats workers_now(void) {
+  struct rctx_stats now;
+  rctx_stats(workers, &now);
+  return now;
+}
+
+static void workers_open(struct rctx_manager_options options) {
+  cr_assert_eq(rctx_manager_create(&options, &workers), 0);
+}
+
+static void workers_close(void) {
+  nothing_left(workers);
+  cr_assert_eq(rctx_manager_destroy(workers), 0);
+}
+
+static int add_one(const rctx *ctx, void *arg) {
+  (void)ctx;
+  return ++*(int *)arg;
+}
+
+static void the_pool_works(void *unused) {
+  int number = 40;
+  (void)unused;
+  REQUIRE(workers_now().threads == 0 && workers_now().tasks == 0);
+  REQUIRE(rctx_execute(rctx_manager_background(workers), add_one, &number, NULL, NULL) == 41);
+  REQUIRE(rctx_execute(rctx_manager_background(workers), add_one, &number, NULL, NULL) == 42);
+  REQUIRE(workers_now().threads >= 1);
+  REQUIRE(rctx_quiesce(workers, INT64_MAX) == 0);
+  REQUIRE(rctx_manager_destroy(workers) == 0);
+  everything_but_threads_works(NULL);
+}
+
+Test(fork, the_pool_of_a_child_is_its_own) {
+  NEEDS_THREADS_IN_THE_CHILD();
+  NEEDS_A_MALLOC_THAT_FORKS();
+  int number = 0;
+  workers_open((struct rctx_manager_options){.threads_max = 3});
+  in_a_child(the_pool_works, NULL);
+  for (int round = 0; round < 5; round++) {
+    cr_assert_eq(rctx_execute(rctx_manager_background(workers), add_one, &number, NULL, NULL), round + 1);
+    in_a_child(the_pool_works, NULL);
+    cr_assert_geq(workers_now().threads, 1, "the parent's threads live on");
+  }
+  workers_close();
+}
+
+// A task that runs until it is told, and one that waits behind it.
+struct hard_work {
+  struct gate started, may_end;
+  atomic_int running_ran, running_cleaned, queued_ran, queued_cleaned;
+  const rctx *ctx;
+};
+
+static int run_long(const rctx *ctx, void *arg) {
+  struct hard_work *hard = arg;
+  (void)ctx;
+  atomic_fetch_add(&hard->running_ran, 1);
+  gate_open(&hard->started);
+  gate_pass(&hard->may_end);
+  return 1;
+}
+static void clean_long(void *arg) { atomic_fetch_add(&((struct hard_work *)arg)->running_cleaned, 1); }
+static int run_queued(const rctx *ctx, void *arg) {
+  (void)ctx;
+  atomic_fetch_add(&((struct hard_work *)arg)->queued_ran, 1);
+  return 2;
+}
+static void clean_queued(void *arg) { atomic_fetch_add(&((struct hard_work *)arg)->queued_cleaned, 1); }
+
+static void *execute_long(void *arg) {
+  struct hard_work *hard = arg;
+  return (void *)(intptr_t)rctx_execute(hard->ctx, run_long, hard, clean_long, NULL);
+}
+static void *execute_queued(void *arg) {
+  struct hard_work *hard = arg;
+  return (void *)(intptr_t)rctx_execute(hard->ctx, run_queued, hard, clean_queued, NULL);
+}
+
+static void both_are_forgotten(void *arg) {
+  struct hard_work *hard = arg;
+  REQUIRE(rctx_quiesce(workers, rctx_now() + 30 * SECOND) == 0);
+  REQUIRE(workers_now().tasks == 0 && workers_now().orphans == 0);
+  REQUIRE(atomic_load(&hard->queued_ran) == 0 && atomic_load(&hard->queued_cleaned) == 0);
+  REQUIRE(atomic_load(&hard->running_ran) == 1 && atomic_load(&hard->running_cleaned) == 0);
+  int number = 1;
+  REQUIRE(rctx_execute(rctx_manager_background(workers), add_one, &number, NULL, NULL) == 2);
+}
+
+Test(fork, queued_and_running_tasks_are_forgotten_in_the_child) {
+  NEEDS_THREADS_IN_THE_CHILD();
+  NEEDS_A_MALLOC_THAT_FORKS();
+  struct hard_work hard = {0};
+  pthread_t callers[2];
+  void *results[2];
+  gate_init(&hard.started);
+  gate_init(&hard.may_end);
+  workers_open((struct rctx_manager_options){.threads_max = 1});
+  RCTX_SCOPED rctx *c = rctx_with_cancel(rctx_manager_background(workers));
+  hard.ctx = c;
+  cr_assert_eq(pthread_create(&callers[0], NULL, execute_long, &hard), 0);
+  gate_pass(&hard.started);
+  cr_assert_eq(pthread_create(&callers[1], NULL, execute_queued, &hard), 0);
+  WAIT_UNTIL(workers_now().tasks == 2);
+  for (int round = 0; round < 3; round++) in_a_child(both_are_forgotten, &hard);
+  cr_assert_eq(atomic_load(&hard.queued_ran), 0, "another process");
+  gate_open(&hard.may_end);
+  for (int i = 0; i < 2; i++) {
+    pthread_join(callers[i], &results[i]);
+    cr_assert_eq((intptr_t)results[i], i + 1);
+  }
+  cr_assert(atomic_load(&hard.running_cleaned) == 1 && atomic_load(&hard.queued_cleaned) == 1);
+  rctx_end(c);
+  c = NULL;
+  workers_close();
+}
+
+static void an_orphan_is_forgotten(void *arg) {
+  (void)arg;
+  REQUIRE(workers_now().orphans == 0);
+  REQUIRE(rctx_quiesce(workers, rctx_now() + 30 * SECOND) == 0);
+  REQUIRE(workers_now().tasks == 0);
+}
+
+Test(fork, an_orphan_is_the_parents) {
+  struct hard_work hard = {0};
+  pthread_t caller;
+  void *result;
+  gate_init(&hard.started);
+  gate_init(&hard.may_end);
+  workers_open((struct rctx_manager_options){.threads_max = 1});
+  rctx *c = rctx_with_cancel(rctx_manager_background(workers));
+  hard.ctx = c;
+  cr_assert_eq(pthread_create(&caller, NULL, execute_long, &hard), 0);
+  gate_pass(&hard.started);
+  rctx_end(c);
+  pthread_join(caller, &result);
+  cr_assert_eq((intptr_t)result, -ECANCELED);
+  in_a_child(an_orphan_is_forgotten, NULL);
+  cr_assert_eq(workers_now().orphans, 1);
+  gate_open(&hard.may_end);
+  workers_close();
+  cr_assert_eq(atomic_load(&hard.running_cleaned), 1);
+}
+
+static void nothing_is_waited_for(void *arg) {
+  (void)arg;
+  REQUIRE(rctx_quiesce(workers, rctx_now() + 5 * SECOND) == 0);
+  REQUIRE(workers_now().tasks == 0);
+}
+
+// The embedder's thread is in the middle of it; in the child that thread is gone.
+Test(fork, a_task_that_runs_on_an_embedders_thread_is_forgotten_too) {
+  static struct hand hand;
+  struct hard_work hard = {0};
+  pthread_t caller;
+  gate_init(&hard.started);
+  gate_init(&hard.may_end);
+  hand_init(&hand);
+  workers_open((struct rctx_manager_options){.executor = &hand.table});
+  hand_thread_start(&hand);
+  RCTX_SCOPED rctx *c = rctx_with_cancel(rctx_manager_background(workers));
+  hard.ctx = c;
+  cr_assert_eq(pthread_create(&caller, NULL, execute_long, &hard), 0);
+  gate_pass(&hard.started);
+  in_a_child(nothing_is_waited_for, NULL);
+  gate_open(&hard.may_end);
+  pthread_join(caller, NULL);
+  hand_thread_stop(&hand);
+  rctx_end(c);
+  c = NULL;
+  workers_close();
+}
+
+static int fork_in_a_task(const rctx *ctx, void *arg) {
+  int status = -1, number = 6;
+  (void)arg;
+  pid_t child = fork();
+  if (child == 0) {
+    alarm(60);
+    rctx_after_fork_child();
+    REQUIRE(rctx_err(ctx) == 0);
+    REQUIRE(rctx_execute(ctx, add_one, &number, NULL, NULL) == 7);
+    REQUIRE(rctx_execute(rctx_background(), add_one, &number, NULL, NULL) == 8);
+    _exit(0);
+  }
+  return waitpid(child, &status, 0) == child ? status : -1;
+}
+
+Test(fork, a_task_may_fork_and_its_child_may_execute) {
+  NEEDS_THREADS_IN_THE_CHILD();
+  NEEDS_A_MALLOC_THAT_FORKS();
+  workers_open((struct rctx_manager_options){.threads_max = 1});
+  for (int round = 0; round < 3; round++)
+    cr_assert_eq(rctx_execute(rctx_manager_background(workers), fork_in_a_task, NULL, NULL, NULL), 0);
+  workers_close();
+}
+
+static int succeed(const rctx *ctx, void *arg) {
+  (void)ctx;
+  (void)arg;
+  return 0;
+}
+
+static void *execute_for_ever(void *unused) {
+  while (!atomic_load(&stop_working)) {
+    RCTX_SCOPED rctx *c = rctx_with_timeout(rctx_manager_background(workers), MS);
+    rctx_execute(c, succeed, NULL, NULL, NULL);
+  }
+  return unused;
+}
+
+static void the_pool_works_at_once(void *unused) {
+  int number = 1;
+  (void)unused;
+  REQUIRE(rctx_execute(rctx_manager_background(workers), add_one, &number, NULL, NULL) == 2);
+  REQUIRE(rctx_quiesce(workers, rctx_now() + 30 * SECOND) == 0);
+}
+
+Test(fork, while_tasks_come_and_go) {
+  NEEDS_THREADS_IN_THE_CHILD();
+  NEEDS_A_MALLOC_THAT_FORKS();
+  pthread_t callers[2];
+  everything_but_threads_works(NULL);
+  workers_open((struct rctx_manager_options){.threads_max = 2});
+  atomic_store(&stop_working, false);
+  for (int i = 0; i < 2; i++) cr_assert_eq(pthread_create(&callers[i], NULL, execute_for_ever, NULL), 0);
+  for (int round = 0; round < 30; round++) in_a_child(the_pool_works_at_once, NULL);
+  atomic_store(&stop_working, true);
+  for (int i = 0; i < 2; i++) pthread_join(callers[i], NULL);
+  workers_close();
 }

@@ -43,7 +43,9 @@ Test(guest, dlopen_and_dlclose_again_and_again) { runs_in_silence(LOADING_HOST "
 
 // Internal names that macros and inline functions of the public headers refer to.
 static bool used_by_headers(const char *name) {
-  static const char *const names[] = {"rctx__null_context", "rctx__null_seen", "rctx__end_scope", "rctx__print_string"};
+  static const char *const names[] = {"rctx__null_context", "rctx__null_seen",   "rctx__end_scope",
+                                      "rctx__look",         "rctx__leaks_every", "rctx__leak_made"};
+  if (strncmp(name, "rctx__print_", strlen("rctx__print_")) == 0) return true;
   for (size_t i = 0; i < sizeof names / sizeof *names; i++)
     if (strcmp(name, names[i]) == 0) return true;
   return false;

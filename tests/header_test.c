@@ -66,10 +66,14 @@ Test(header, a_zeroed_node_is_a_node) {
   cr_assert_leq(sizeof node, 128, "cheap to embed");
 }
 
+RCTX_KEY(address, struct rctx_after *)
+
 Test(header, the_printers_of_typed_keys) {
   char buf[8];
   cr_assert_not_null(shared_key_key.print, "strings know how to print themselves");
-  cr_assert_null(private_key_key.print);
+  cr_assert_eq(private_key_key.print(private_key_value(-7).value, buf, sizeof buf), 2, "integers, too");
+  cr_assert_str_eq(buf, "-7");
+  cr_assert_null(address_key.print, "others are shown by their address");
   cr_assert_str_eq(private_key_key.name, "private_key");
   cr_assert_eq(shared_key_key.print("abc", buf, sizeof buf), 3);
   cr_assert_str_eq(buf, "abc");

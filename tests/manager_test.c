@@ -1,6 +1,9 @@
 // Managers: options, lifetime, driving the clock, two managers in one tree, counts. manager.h, sentence by sentence.
 #include "support/check.h"
+#include "support/counting.h"
 #include "support/fake_time.h"
+#include "support/gate.h"
+#include "support/hand_executor.h"
 #include "support/tasks.h"
 #include "support/threads.h"
 
@@ -9,6 +12,7 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 TestSuite(manager, .init = fake_open, .fini = fake_close, .timeout = 120);
 
@@ -433,3 +437,344 @@ Test(manager, any_thread_may_use_it_and_all_counts_return_to_zero) {
   struct rctx_stats stats = fake_stats();
   cr_assert(stats.contexts == 0 && stats.timers == 0 && stats.deferred == 0);
 }
+
+/* ---- the six operations: on this manager, whatever the parent's -------------------------------------------------- */
+
+Test(manager, create_cancellable_is_of_this_manager_below_any_parent) {
+  RCTX_SCOPED rctx *of_default = user_with(rctx_background(), "ann");
+  const rctx *parents[] = {rctx_background(), of_default, fake_root(), rctx_todo()};
+  for (int i = 0; i < 4; i++) {
+    struct rctx_info info;
+    RCTX_SCOPED rctx *c = rctx_manager_create_cancellable(fake.manager, parents[i]);
+    cr_assert_eq(rctx_manager_of(c), fake.manager);
+    cr_assert_eq(rctx_now_of(c), fake_now());
+    cr_assert_eq(rctx_err(c), 0);
+    rctx_inspect(c, &info);
+    cr_assert_eq(info.kind, RCTX_KIND_CANCEL);
+    cr_assert_eq(info.parent, parents[i]);
+    cr_assert(rctx_cancel(c));
+    cr_assert_eq(rctx_err(parents[i]), 0);
+  }
+  RCTX_SCOPED rctx *below = rctx_manager_create_cancellable(fake.manager, of_default);
+  const char *who;
+  cr_assert(user_get(below, &who));
+  rctx_cancel_with(of_default, -EPIPE, RCTX_ORIGIN_PEER, "gone");
+  cr_assert_eq(rctx_err(below), -EPIPE);
+  RCTX_SCOPED rctx *born_ended = rctx_manager_create_cancellable(fake.manager, of_default);
+  cr_assert_eq(rctx_err(born_ended), -EPIPE);
+}
+
+Test(manager, create_timeout_is_by_this_managers_clock) {
+  int64_t deadline;
+  RCTX_SCOPED rctx *c = rctx_manager_create_timeout(fake.manager, rctx_background(), 5 * SECOND);
+  RCTX_SCOPED rctx *zero = rctx_manager_create_timeout(fake.manager, rctx_background(), 0);
+  RCTX_SCOPED rctx *negative = rctx_manager_create_timeout(fake.manager, rctx_background(), INT64_MIN);
+  RCTX_SCOPED rctx *never = rctx_manager_create_timeout(fake.manager, rctx_background(), INT64_MAX);
+  cr_assert_eq(rctx_manager_of(c), fake.manager);
+  cr_assert(rctx_deadline(c, &deadline));
+  cr_assert_eq(deadline, FAKE_START + 5 * SECOND);
+  cr_assert_eq(rctx_err(zero), -ETIMEDOUT, "as rctx_with_timeout()");
+  cr_assert_eq(rctx_err(negative), -ETIMEDOUT);
+  fake_reach(FAKE_START + 5 * SECOND - 1);
+  cr_assert_eq(rctx_err(c), 0);
+  fake_pass(FAKE_START + 5 * SECOND);
+  cr_assert_eq(rctx_err(c), -ETIMEDOUT);
+  cr_assert_eq(rctx_err(never), 0);
+  cr_assert_eq(fake_stats().threads, 0);
+}
+
+Test(manager, add_value_and_get_value_know_a_stored_null_from_none) {
+  static const struct rctx_key one = {.name = "one"}, two = {.name = "two"};
+  int number = 5;
+  RCTX_SCOPED rctx *parent = rctx_with_value(rctx_background(), &two, &number);
+  const rctx *parents[] = {parent, fake_root()};
+  for (int i = 0; i < 2; i++) {
+    struct rctx_info info;
+    void *value = &value;
+    RCTX_SCOPED rctx *c = rctx_manager_add_value(fake.manager, parents[i], &one, &number);
+    RCTX_SCOPED rctx *null = rctx_manager_add_value(fake.manager, c, &one, NULL);
+    cr_assert_eq(rctx_manager_of(c), fake.manager);
+    rctx_inspect(c, &info);
+    cr_assert_eq(info.kind, RCTX_KIND_VALUE, "as rctx_with_value()");
+    cr_assert_eq(rctx_manager_get_value(fake.manager, c, &two, &value), i == 0);
+    cr_assert_eq(value, i == 0 ? (void *)&number : (void *)&value, "written on success only");
+    cr_assert(rctx_manager_get_value(fake.manager, c, &one, &value));
+    cr_assert_eq(value, &number);
+    cr_assert(rctx_manager_get_value(fake.manager, null, &one, &value), "a stored NULL is found");
+    cr_assert_null(value);
+    value = &value;
+    cr_assert_not(rctx_manager_get_value(fake.manager, fake_root(), &one, &value));
+    cr_assert_eq(value, (void *)&value);
+    cr_assert(rctx_manager_get_value(rctx_manager_default(), c, &one, &value), "whatever the manager");
+  }
+}
+
+static struct hand hand;
+
+static int tell_thread(const rctx *ctx, void *arg) {
+  *(pthread_t *)arg = pthread_self();
+  return rctx_err(ctx);
+}
+
+Test(manager, execute_is_on_this_managers_executor_whatever_the_contexts) {
+  rctx_manager *by_hand;
+  pthread_t ran_on;
+  enum rctx_outcome outcome;
+  hand_init(&hand);
+  cr_assert_eq(rctx_manager_create(&(struct rctx_manager_options){.executor = &hand.table}, &by_hand), 0);
+  hand_thread_start(&hand);
+  RCTX_SCOPED rctx *c = rctx_with_cancel(fake_root());
+  cr_assert_eq(rctx_manager_execute(by_hand, c, tell_thread, &ran_on, NULL, &outcome), 0);
+  cr_assert_eq(outcome, RCTX_FINISHED);
+  cr_assert(pthread_equal(ran_on, hand.thread));
+  cr_assert_eq(rctx_manager_execute(fake.manager, c, tell_thread, &ran_on, NULL, NULL), 0);
+  cr_assert_not(pthread_equal(ran_on, hand.thread));
+  cr_assert_eq(fake_stats().threads, 1, "its own pool's");
+  rctx_cancel(c);
+  cr_assert_eq(rctx_manager_execute(by_hand, c, tell_thread, &ran_on, NULL, &outcome), -ECANCELED);
+  cr_assert_eq(outcome, RCTX_NOT_STARTED);
+  hand_thread_stop(&hand);
+  nothing_left(by_hand);
+  cr_assert_eq(rctx_manager_destroy(by_hand), 0);
+}
+
+// The task is the executing manager's to count, its context the other's.
+struct abroad {
+  rctx_manager *manager;
+  const rctx *ctx;
+  struct gate started, may_end;
+  enum rctx_outcome outcome;
+};
+
+static int stay_abroad(const rctx *ctx, void *arg) {
+  struct abroad *abroad = arg;
+  (void)ctx;
+  gate_open(&abroad->started);
+  gate_pass(&abroad->may_end);
+  return 0;
+}
+
+static void *execute_abroad(void *arg) {
+  struct abroad *abroad = arg;
+  rctx_manager_execute(abroad->manager, abroad->ctx, stay_abroad, abroad, NULL, &abroad->outcome);
+  return NULL;
+}
+
+Test(manager, an_orphan_on_another_managers_executor_keeps_both) {
+  struct abroad abroad = {0};
+  pthread_t caller;
+  struct rctx_stats there;
+  gate_init(&abroad.started);
+  gate_init(&abroad.may_end);
+  cr_assert_eq(rctx_manager_create(&(struct rctx_manager_options){0}, &abroad.manager), 0);
+  rctx *c = rctx_with_cancel(fake_root());
+  abroad.ctx = c;
+  cr_assert_eq(pthread_create(&caller, NULL, execute_abroad, &abroad), 0);
+  gate_pass(&abroad.started);
+  rctx_end(c);
+  pthread_join(caller, NULL);
+  cr_assert_eq(abroad.outcome, RCTX_ORPHANED);
+  rctx_stats(abroad.manager, &there);
+  cr_assert(there.tasks == 1 && there.orphans == 1);
+  cr_assert(fake_stats().tasks == 0 && fake_stats().contexts == 1);
+  cr_assert_eq(rctx_manager_destroy(fake.manager), -EBUSY, "its context");
+  cr_assert_eq(rctx_manager_destroy(abroad.manager), -EBUSY, "its task");
+  gate_open(&abroad.may_end);
+  nothing_left(abroad.manager);
+  cr_assert_eq(rctx_manager_destroy(abroad.manager), 0);
+  cr_assert_eq(rctx_quiesce(fake.manager, INT64_MAX), 0);
+}
+
+static void wait_by_this_clock(unsigned index, void *arg) {
+  if (index == 0) {
+    cr_assert_eq(rctx_manager_wait_for_completion(fake.manager, arg, SECOND), 0);
+    cr_assert_geq(fake_now(), FAKE_START + SECOND);
+  } else {
+    for (int i = 0; i < 5; i++) {
+      usleep(300);
+      fake_go(SECOND);
+    }
+    fake_go(100 * SECOND);
+  }
+}
+
+Test(manager, wait_for_completion_is_by_this_managers_clock) {
+  RCTX_SCOPED rctx *c = rctx_with_cancel(rctx_background());
+  threads_run(2, wait_by_this_clock, c); // of the default manager, and yet by the other's clock
+  int64_t until = rctx_now() + 2 * MS;
+  RCTX_SCOPED rctx *of_fake = rctx_with_cancel(fake_root());
+  cr_assert_eq(rctx_manager_wait_for_completion(rctx_manager_default(), of_fake, 2 * MS), 0, "and the other way round");
+  cr_assert_geq(rctx_now(), until);
+  cr_assert_eq(rctx_manager_wait_for_completion(fake.manager, c, 0), 0);
+  cr_assert_eq(rctx_manager_wait_for_completion(fake.manager, c, -1), 0);
+  rctx_cancel_with(c, -EPIPE, RCTX_ORIGIN_PEER, "gone");
+  cr_assert_eq(rctx_manager_wait_for_completion(fake.manager, c, INT64_MAX), -EPIPE);
+  cr_assert_eq(rctx_manager_wait_for_completion(fake.manager, c, -1), -EPIPE);
+}
+
+/* ---- limits of memory -------------------------------------------------------------------------------------------- */
+
+static struct rctx_stats counted(void) {
+  struct rctx_stats now;
+  rctx_stats(counting.manager, &now);
+  return now;
+}
+
+static void open_with_bytes(size_t bytes_max, bool uncached) {
+  struct rctx_manager_options options = {
+      .drive = RCTX_DRIVE_EMBEDDER, .allocator = counting_table(), .bytes_max = bytes_max, .uncached = uncached};
+  cr_assert_eq(rctx_manager_create(&options, &counting.manager), 0);
+}
+
+Test(manager, beyond_bytes_max_memory_has_run_out) {
+  enum { MANY = 20000 };
+  static rctx *all[MANY];
+  for (int uncached = 0; uncached < 2; uncached++) {
+    const size_t most = 1 << 18;
+    open_with_bytes(most, uncached);
+    int made = 0;
+    for (int round = 0; round < 3; round++) {
+      int now = 0;
+      while (now < MANY && rctx_err(all[now] = rctx_with_cancel(counting_root())) == 0) {
+        cr_assert_leq(atomic_load(&counting.bytes), most);
+        cr_assert_eq(counted().bytes, atomic_load(&counting.bytes));
+        now++;
+      }
+      cr_assert(now > 500 && now < MANY, "%d contexts", now);
+      cr_assert_eq(rctx_err(all[now]), -ENOMEM);
+      cr_assert_eq(rctx_err(all[0]), 0, "what is there is unharmed");
+      if (made) cr_assert_leq(abs(now - made), 200, "%d, then %d: it comes back", made, now);
+      made = now;
+      for (int i = 0; i <= now; i++) rctx_end(all[i]);
+      cr_assert_eq(rctx_quiesce(counting.manager, INT64_MAX), 0);
+    }
+    counting_close();
+  }
+}
+
+static int never_run(const rctx *ctx, void *arg) {
+  (void)ctx;
+  ++*(int *)arg;
+  return 0;
+}
+
+Test(manager, with_no_memory_at_all_everything_says_so) {
+  int ran = 0;
+  enum rctx_outcome outcome;
+  struct rctx_group group;
+  open_with_bytes(1, false);
+  RCTX_SCOPED rctx *c = rctx_with_cancel(counting_root());
+  RCTX_SCOPED rctx *timed = rctx_manager_create_timeout(counting.manager, rctx_background(), SECOND);
+  cr_assert(rctx_err(c) == -ENOMEM && rctx_err(timed) == -ENOMEM);
+  cr_assert_eq(rctx_manager_execute(counting.manager, rctx_background(), never_run, &ran, NULL, &outcome), -ENOMEM);
+  cr_assert(outcome == RCTX_NOT_STARTED && ran == 0);
+  rctx_group_init(&group, counting_root());
+  cr_assert_eq(rctx_err(rctx_group_ctx(&group)), -ENOMEM);
+  cr_assert_eq(rctx_group_go(&group, never_run, &ran), 0);
+  cr_assert_eq(rctx_group_fini(&group), 0);
+  cr_assert_eq(ran, 1);
+  cr_assert_eq(atomic_load(&counting.bytes), 0);
+  counting_close();
+}
+
+static atomic_size_t most_taken;
+
+static void note_what_is_taken(void) {
+  size_t taken = atomic_load(&counting.bytes), most = atomic_load(&most_taken);
+  while (most < taken && !atomic_compare_exchange_weak(&most_taken, &most, taken)) {
+  }
+}
+
+static void derive_up_to_the_limit(unsigned index, void *arg) {
+  static rctx *all[4][1000];
+  (void)arg;
+  for (int round = 0; round < 5; round++) {
+    for (int i = 0; i < 1000; i++) {
+      all[index][i] = rctx_with_cancel(counting_root());
+      note_what_is_taken();
+    }
+    for (int i = 0; i < 1000; i++) rctx_end(all[index][i]);
+  }
+}
+
+Test(manager, bytes_max_holds_with_many_threads) {
+  const size_t most = 1 << 18;
+  for (int uncached = 0; uncached < 2; uncached++) {
+    open_with_bytes(most, uncached);
+    threads_run(4, derive_up_to_the_limit, NULL);
+    counting_close();
+    cr_assert_leq(atomic_load(&most_taken), most, "%zu bytes", atomic_load(&most_taken));
+  }
+}
+
+static size_t uncounted; // what was not counted any more when it was given back
+
+static void free_and_compare(void *self, void *ptr, size_t size) {
+  struct rctx_stats now;
+  rctx_stats(counting.manager, &now);
+  size_t taken = atomic_load(&counting.bytes);
+  if (now.bytes < taken) uncounted = taken - now.bytes;
+  counting_free(self, ptr, size);
+}
+
+Test(manager, memory_counts_until_it_has_been_given_back) {
+  struct rctx_manager_options options = {.drive = RCTX_DRIVE_EMBEDDER, .allocator = counting_table(), .uncached = true};
+  options.allocator.free = free_and_compare;
+  cr_assert_eq(rctx_manager_create(&options, &counting.manager), 0);
+  rctx_end(rctx_with_cancel(counting_root()));
+  cr_assert_eq(rctx_quiesce(counting.manager, INT64_MAX), 0);
+  cr_assert_eq(uncounted, 0, "%zu bytes are with the allocator's customer and count for nobody", uncounted);
+  counting_close();
+}
+
+/* ---- several in one process -------------------------------------------------------------------------------------- */
+
+static int add(const rctx *ctx, void *arg) {
+  (void)ctx;
+  return *(int *)arg + 1;
+}
+
+Test(manager, several_live_side_by_side_and_go_in_any_order) {
+  enum { MANAGERS = 8 };
+  rctx_manager *all[MANAGERS];
+  size_t before = tasks_before();
+  for (int i = 0; i < MANAGERS; i++) {
+    struct rctx_manager_options options = {.threads_max = 1, .tick_ns = i % 2 ? 100000 : 0, .uncached = i % 3 == 0};
+    cr_assert_eq(rctx_manager_create(&options, &all[i]), 0);
+  }
+  for (int i = 0; i < MANAGERS; i++) {
+    RCTX_SCOPED rctx *timed = rctx_with_timeout(rctx_manager_background(all[i]), MS);
+    RCTX_SCOPED rctx *below = rctx_manager_create_cancellable(all[(i + 1) % MANAGERS], timed);
+    RCTX_SCOPED rctx *far = rctx_manager_create_timeout(all[(i + 2) % MANAGERS], below, 3600 * SECOND);
+    cr_assert_eq(rctx_execute(rctx_manager_background(all[i]), add, &i, NULL, NULL), i + 1);
+    cr_assert_eq(rctx_wait(far, INT64_MAX), -ETIMEDOUT);
+    if (i == 3) cr_assert_eq(rctx_manager_destroy(all[i + 1]), -EBUSY);
+  }
+  const int order[MANAGERS] = {3, 0, 7, 1, 6, 2, 5, 4};
+  for (int i = 0; i < MANAGERS; i++) {
+    nothing_left(all[order[i]]);
+    cr_assert_eq(rctx_manager_destroy(all[order[i]]), 0);
+    for (int k = i + 1; k < MANAGERS; k++) {
+      RCTX_SCOPED rctx *c = rctx_with_timeout(rctx_manager_background(all[order[k]]), 1);
+      cr_assert_eq(rctx_wait(c, INT64_MAX), -ETIMEDOUT, "the others go on");
+    }
+  }
+  cr_assert(tasks_are(before), "no thread is left");
+}
+
+static void make_use_and_destroy(unsigned index, void *arg) {
+  (void)arg;
+  for (int i = 0; i < 30; i++) {
+    rctx_manager *mine;
+    int number = (int)index;
+    cr_assert_eq(rctx_manager_create(&(struct rctx_manager_options){.threads_max = 2}, &mine), 0);
+    rctx *c = rctx_with_timeout(rctx_manager_background(mine), i % 2 ? 1 : SECOND);
+    int rc = rctx_execute(c, add, &number, NULL, NULL);
+    cr_assert(rc == number + 1 || rc == -ETIMEDOUT);
+    rctx_end(c);
+    if (rc != number + 1) cr_assert_eq(rctx_quiesce(mine, INT64_MAX), 0); // an orphan has &number
+    cr_assert_eq(rctx_manager_destroy(mine), 0);
+  }
+}
+
+Test(manager, made_and_destroyed_by_many_threads_at_once) { threads_run(4, make_use_and_destroy, NULL); }

@@ -9,7 +9,7 @@
 
 TestSuite(memory, .timeout = 120);
 
-static const struct rctx_key key = {"key", NULL, NULL}, other_key = {"other", NULL, NULL};
+static const struct rctx_key key = {.name = "key"}, other_key = {.name = "other"};
 
 static void never_called(const rctx *ctx, void *arg) {
   (void)ctx;

@@ -3,7 +3,10 @@
 #include "support/check.h"
 #include "support/leftovers.h"
 
+#include <pthread.h>
+#include <rctx/testing.h>
 #include <signal.h>
+#include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
@@ -17,8 +20,21 @@ static rctx *volatile none;
 static const struct rctx_key *volatile no_key;
 static struct rctx_after *volatile no_node;
 static void *volatile nothing;
+static rctx_manager *volatile no_manager;
+static struct rctx_executor *volatile no_executor;
+static struct rctx_task *volatile no_task;
+static struct rctx_group *volatile no_group;
+static const struct rctx_cause *volatile no_cause;
+static bool *volatile no_bool;
+static void **volatile no_slot;
+static struct pollfd *volatile no_fds;
+static pthread_cond_t *volatile no_cond;
+static pthread_mutex_t *volatile no_mutex;
+static const struct rctx_manager_options *volatile no_options;
+static rctx_manager **volatile no_made;
+static struct rctx_stats *volatile no_stats;
 
-static const struct rctx_key key = {"key", NULL, NULL};
+static const struct rctx_key key = {.name = "key"};
 
 // Runs it in a process of its own, which must die of SIGABRT after naming the function on stderr.
 static void dies_saying(void (*misuse)(void), const char *function) {
@@ -64,7 +80,7 @@ static void submit(struct rctx_executor *self, struct rctx_task *task) {
   (void)self;
   rctx_task_run(task);
 }
-static struct rctx_executor executor = {submit};
+static struct rctx_executor executor = {.submit = submit};
 static struct rctx_after node;
 static struct rctx_why why;
 static struct rctx_info info;
@@ -73,6 +89,18 @@ static void *slot;
 static char text[8];
 static bool quiet;
 static rctx *kept;
+static int kept_number;
+static struct rctx_group group;
+static struct rctx_stats stats;
+static pthread_cond_t cond = PTHREAD_COND_INITIALIZER;
+static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;
+static const struct rctx_cause cause = {-EPIPE, RCTX_ORIGIN_USER, "cause", NULL, 0, NULL, NULL};
+static rctx_manager *made;
+static int task(const rctx *ctx, void *arg) {
+  (void)ctx;
+  (void)arg;
+  return 0;
+}
 
 /* ---- deriving from null (TestInvalidDerivedFail) ----------------------------------------------------------------- */
 
@@ -139,6 +167,136 @@ ABORTS(stop_of_null, "rctx_after_stop", rctx_after_stop(no_node))
 ABORTS(stop_sync_of_null, "rctx_after_stop_sync", rctx_after_stop_sync(no_node))
 ABORTS(stop_notify_of_null, "rctx_after_stop_notify", rctx_after_stop_notify(no_node, free, NULL, &quiet))
 
+/* ---- null to drains, signals, logs, leaks, tests ----------------------------------------------------------------- */
+
+static rctx_drain *volatile no_drain;
+static rctx_drain *drain;
+static const char *volatile no_format;
+static char *volatile no_text;
+static int *volatile no_numbers;
+
+static rctx_drain *some_drain(void) {
+  if (rctx_drain_create(rctx_background(), "work", &drain) != 0) _exit(1);
+  return drain;
+}
+
+static int work(const rctx *ctx, void *arg) {
+  (void)ctx;
+  (void)arg;
+  return 0;
+}
+
+__attribute__((format(printf, 4, 5))) static void vformat(char *buf, size_t size, const rctx *ctx, const char *format,
+                                                          ...) {
+  va_list values;
+  va_start(values, format);
+  rctx_log_vformat(buf, size, ctx, RCTX_LOG_INFO, format, values);
+  va_end(values);
+}
+
+ABORTS(drop_of_null, "rctx_drop", rctx_drop(none))
+ABORTS(drain_create_of_null, "rctx_drain_create", (void)!rctx_drain_create(none, NULL, &drain))
+ABORTS(drain_create_into_null, "rctx_drain_create",
+       (void)!rctx_drain_create(rctx_background(), NULL, (rctx_drain **)nothing))
+ABORTS(drain_request_of_null, "rctx_drain_request", kept = rctx_drain_request(no_drain, NULL))
+ABORTS(drain_accepting_of_null, "rctx_drain_accepting", rctx_drain_accepting(no_drain))
+ABORTS(drain_drained_of_null, "rctx_drain_drained", rctx_drain_drained(no_drain))
+ABORTS(drain_level_of_null, "rctx_drain_level", rctx_drain_level(no_drain))
+ABORTS(drain_raise_of_null, "rctx_drain_raise", rctx_drain_raise(no_drain, RCTX_DRAIN_STOP))
+ABORTS(drain_raise_at_of_null, "rctx_drain_raise_at", (void)!rctx_drain_raise_at(no_drain, RCTX_DRAIN_STOP, 1))
+ABORTS(drain_look_of_null, "rctx_drain_look", rctx_drain_look(no_drain, &(struct rctx_drain_left){0}))
+ABORTS(drain_look_into_null, "rctx_drain_look", rctx_drain_look(some_drain(), nothing))
+ABORTS(drain_run_of_null, "rctx_drain_run", rctx_drain_run(no_drain, &(struct rctx_drain_plan){0}, NULL))
+ABORTS(drain_run_without_plan, "rctx_drain_run", rctx_drain_run(some_drain(), nothing, NULL))
+ABORTS(drain_request_with_null_key, "rctx_d",
+       kept = rctx_drain_request(some_drain(),
+                                 &(struct rctx_spec){.values = &(struct rctx_value){no_key, NULL, NULL}, .nvalues = 1}))
+
+ABORTS(with_signal_of_null, "rctx_with_signal", kept = rctx_with_signal(none, SIGTERM, 0))
+ABORTS(with_signals_of_null, "rctx_with_signals", kept = rctx_with_signals(none, (int[]){SIGTERM}, 1))
+ABORTS(with_signals_of_no_list, "rctx_with_signals", kept = rctx_with_signals(rctx_background(), no_numbers, 1))
+ABORTS(signal_of_null, "rctx_signal_of", rctx_signal_of(none))
+
+ABORTS(log_format_into_null, "rctx_log_format", rctx_log_format(no_text, 512, rctx_background(), RCTX_LOG_INFO, "m"))
+ABORTS(log_format_of_null, "rctx_log_format", rctx_log_format(text, sizeof text, none, RCTX_LOG_INFO, "m"))
+ABORTS(log_format_without_format, "rctx_log_format",
+       rctx_log_format(text, sizeof text, rctx_background(), RCTX_LOG_INFO, no_format, 1))
+ABORTS(log_vformat_into_null, "rctx_log_vformat", vformat(no_text, 512, rctx_background(), "m"))
+ABORTS(log_vformat_of_null, "rctx_log_vformat", vformat(text, sizeof text, none, "m"))
+ABORTS(log_vformat_without_format, "rctx_log_vformat", vformat(text, sizeof text, rctx_background(), no_format, 1))
+ABORTS(log_of_null, "rctx_log", rctx_log(-1, none, RCTX_LOG_INFO, "m"))
+ABORTS(log_without_format, "rctx_log", rctx_log(-1, rctx_background(), RCTX_LOG_INFO, no_format, 1))
+
+ABORTS(leaks_each_without_function, "rctx_leaks_each",
+       rctx_leaks_each(0, (bool (*)(const struct rctx_leak *, void *))(uintptr_t)nothing, NULL))
+ABORTS(test_looks_into_null, "rctx_test_looks", rctx_test_looks(work, NULL, NULL, nothing))
+
+/* ---- null elsewhere: executing, groups, waiting, managers --------------------------------------------------------- */
+
+static struct rctx_manager *standard(void) { return rctx_manager_default(); }
+static const rctx *top(void) { return rctx_background(); }
+
+ABORTS(execute_of_null, "rctx_execute", rctx_execute(none, task, NULL, NULL, NULL))
+ABORTS(executor_of_null, "rctx_manager_executor", rctx_manager_executor(no_manager))
+ABORTS(task_run_of_null, "rctx_task_run", rctx_task_run(no_task))
+ABORTS(task_run_of_a_task_without_run, "rctx_task_run", rctx_task_run(&(struct rctx_task){0}))
+
+ABORTS(group_init_of_null, "rctx_group_init", rctx_group_init(no_group, top()))
+ABORTS(group_init_below_null, "rctx_group_init", rctx_group_init(&group, none))
+ABORTS(group_init_on_of_null, "rctx_group_init_on", rctx_group_init_on(no_group, top(), &executor))
+ABORTS(group_init_on_below_null, "rctx_group_init_on", rctx_group_init_on(&group, none, &executor))
+ABORTS(group_init_on_null, "rctx_group_init_on", rctx_group_init_on(&group, top(), no_executor))
+ABORTS(group_ctx_of_null, "rctx_group_ctx", rctx_group_ctx(no_group))
+ABORTS(group_limit_of_null, "rctx_group_limit", kept_number = rctx_group_limit(no_group, 1))
+ABORTS(group_go_of_null, "rctx_group_go", rctx_group_go(no_group, task, NULL))
+ABORTS(group_try_of_null, "rctx_group_try", kept_number = rctx_group_try(no_group, task, NULL))
+ABORTS(group_fail_of_null, "rctx_group_fail", rctx_group_fail(no_group, &cause, &quiet))
+ABORTS(group_fail_with_null, "rctx_group_fail", rctx_group_fail(&group, no_cause, &quiet))
+ABORTS(group_fail_telling_null, "rctx_group_fail", rctx_group_fail(&group, &cause, no_bool))
+ABORTS(group_wait_of_null, "rctx_group_wait", rctx_group_wait(no_group))
+ABORTS(group_fini_of_null, "rctx_group_fini", rctx_group_fini(no_group))
+
+ABORTS(sleep_of_null, "rctx_sleep", rctx_sleep(none, 0))
+ABORTS(poll_of_null, "rctx_poll", kept_number = rctx_poll(none, NULL, 0, 0))
+ABORTS(poll_of_null_descriptors, "rctx_poll", kept_number = rctx_poll(top(), no_fds, 1, 0))
+ABORTS(cond_wait_of_null, "rctx_cond_wait", kept_number = rctx_cond_wait(none, &cond, &mutex))
+ABORTS(cond_wait_of_null_cond, "rctx_cond_wait", kept_number = rctx_cond_wait(top(), no_cond, &mutex))
+ABORTS(cond_wait_of_null_mutex, "rctx_cond_wait", kept_number = rctx_cond_wait(top(), &cond, no_mutex))
+
+ABORTS(manager_create_of_null_options, "rctx_manager_create", kept_number = rctx_manager_create(no_options, &made))
+ABORTS(manager_create_into_null, "rctx_manager_create",
+       kept_number = rctx_manager_create(&(struct rctx_manager_options){0}, no_made))
+ABORTS(manager_destroy_of_null, "rctx_manager_destroy", rctx_manager_destroy(no_manager))
+ABORTS(manager_background_of_null, "rctx_manager_background", rctx_manager_background(no_manager))
+ABORTS(manager_now_of_null, "rctx_manager_now", rctx_manager_now(no_manager))
+ABORTS(next_of_null, "rctx_next", rctx_next(no_manager, 0))
+ABORTS(advance_of_null, "rctx_advance", rctx_advance(no_manager, 0, 0))
+ABORTS(quiesce_of_null, "rctx_quiesce", rctx_quiesce(no_manager, 0))
+ABORTS(trim_of_null, "rctx_trim", rctx_trim(no_manager))
+ABORTS(stats_of_null, "rctx_stats", rctx_stats(no_manager, &stats))
+ABORTS(stats_into_null, "rctx_stats", rctx_stats(standard(), no_stats))
+ABORTS(create_cancellable_of_null, "rctx_manager_create_cancellable",
+       kept = rctx_manager_create_cancellable(no_manager, top()))
+ABORTS(create_cancellable_below_null, "rctx_manager_create_cancellable",
+       kept = rctx_manager_create_cancellable(standard(), none))
+ABORTS(create_timeout_of_null, "rctx_manager_create_timeout", kept = rctx_manager_create_timeout(no_manager, top(), 1))
+ABORTS(create_timeout_below_null, "rctx_manager_create_timeout",
+       kept = rctx_manager_create_timeout(standard(), none, 1))
+ABORTS(add_value_of_null, "rctx_manager_add_value", kept = rctx_manager_add_value(no_manager, top(), &key, NULL))
+ABORTS(add_value_below_null, "rctx_manager_add_value", kept = rctx_manager_add_value(standard(), none, &key, NULL))
+ABORTS(add_value_of_null_key, "rctx_manager_add_value", kept = rctx_manager_add_value(standard(), top(), no_key, NULL))
+ABORTS(get_value_of_null, "rctx_manager_get_value", rctx_manager_get_value(no_manager, top(), &key, &slot))
+ABORTS(get_value_from_null, "rctx_manager_get_value", rctx_manager_get_value(standard(), none, &key, &slot))
+ABORTS(get_value_of_null_key, "rctx_manager_get_value", rctx_manager_get_value(standard(), top(), no_key, &slot))
+ABORTS(get_value_into_null, "rctx_manager_get_value", rctx_manager_get_value(standard(), top(), &key, no_slot))
+ABORTS(manager_execute_of_null, "rctx_manager_execute", rctx_manager_execute(no_manager, top(), task, NULL, NULL, NULL))
+ABORTS(manager_execute_with_null, "rctx_manager_execute",
+       rctx_manager_execute(standard(), none, task, NULL, NULL, NULL))
+ABORTS(wait_for_completion_of_null, "rctx_manager_wait_for_completion",
+       rctx_manager_wait_for_completion(no_manager, top(), 1))
+ABORTS(wait_for_completion_with_null, "rctx_manager_wait_for_completion",
+       rctx_manager_wait_for_completion(standard(), none, 1))
+
 /* ---- ending twice ------------------------------------------------------------------------------------------------ */
 
 static void end_twice(void) {
@@ -193,6 +351,33 @@ Test(misuse, a_function_that_is_null_is_refused, .fini = nothing_left_by_default
   cr_assert_eq(rctx_after_inline(c, &registration, RCTX_ON_ENDED_TELL, no_function, NULL), -EINVAL);
   cr_assert_eq(rctx_after_on(c, &registration, &executor, RCTX_ON_ENDED_TELL, no_function, NULL), -EINVAL);
   cr_assert_not(rctx_after_stop(&registration), "nothing was registered");
+}
+
+static int cleaned;
+static void clean(void *arg) {
+  (void)arg;
+  cleaned++;
+}
+
+Test(misuse, a_task_that_is_null_is_refused_and_cleaned_up, .fini = nothing_left_by_default) {
+  rctx_work_fn volatile no_function = NULL;
+  struct rctx_group zeroed = {0};
+  enum rctx_outcome outcome = RCTX_FINISHED;
+  cr_assert_eq(rctx_execute(top(), no_function, NULL, clean, &outcome), -EINVAL);
+  cr_assert(cleaned == 1 && outcome == RCTX_NOT_STARTED);
+  outcome = RCTX_FINISHED;
+  cr_assert_eq(rctx_manager_execute(standard(), top(), no_function, NULL, clean, &outcome), -EINVAL);
+  cr_assert(cleaned == 2 && outcome == RCTX_NOT_STARTED);
+  cr_assert_eq(rctx_group_go(&zeroed, no_function, NULL), -EINVAL);
+  cr_assert_eq(rctx_group_try(&zeroed, no_function, NULL), -EINVAL);
+  cr_assert_eq(rctx_group_fini(&zeroed), 0);
+}
+
+Test(misuse, an_executor_without_submit_is_refused) {
+  rctx_manager *refused = NULL;
+  struct rctx_executor empty = {0};
+  cr_assert_eq(rctx_manager_create(&(struct rctx_manager_options){.executor = &empty}, &refused), -EINVAL);
+  cr_assert_null(refused);
 }
 
 /* ---- errors and their texts -------------------------------------------------------------------------------------- */

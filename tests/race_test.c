@@ -380,7 +380,7 @@ static void hand_over(struct rctx_executor *self, struct rctx_task *task) {
   atomic_store(&race.task, task);
 }
 
-static struct rctx_executor executor = {hand_over};
+static struct rctx_executor executor = {.submit = hand_over};
 
 enum way { INLINE, LOOP, EXECUTOR, THREAD };
 static enum way way;

@@ -176,7 +176,7 @@ Test(regression, a_source_of_values_was_freed_with_its_timer_armed) {
   }
 }
 
-static const struct rctx_key key = {"key", NULL, NULL};
+static const struct rctx_key key = {.name = "key"};
 static rctx_manager *mapped;
 
 // The sibling takes the slot behind the parent's value, so that the child begins a block of its own after the parent's.
@@ -587,3 +587,42 @@ static void destroy_or_fork(unsigned index, void *unused) {
 // Destroy has freed the shards of the timers and not yet taken the manager off the list; the other thread forks, and the handler
 // that runs before took the locks of those shards.
 Test(regression, fork_locked_the_freed_shards_of_a_manager_being_destroyed) { threads_run(2, destroy_or_fork, NULL); }
+
+// ---- the last child of a striped parent leaves while the handle is dropped -------------------------------------------
+// Who dropped the handle left the rest to the children, but said so only after it had let go of the stripes' locks: a child
+// that left in between had not seen it, and nobody freed the parent.
+
+static const struct rctx_key striped_key = {.name = "striped"};
+
+static void count_striped(void *value) {
+  (void)value;
+  atomic_fetch_add(&test.calls, 1);
+}
+
+static void striped_set_up(void) {
+  struct rctx_value value = {&striped_key, NULL, count_striped};
+  atomic_store(&test.calls, 0);
+  atomic_store(&test.running, false);
+  test.parent = rctx_with_values(root(), &value, 1);
+}
+
+static void striped_act(unsigned index) {
+  for (int i = 0; i < 24; i++) rctx_end(rctx_with_cancel(test.parent)); // until its lists are in stripes
+  if (index == 0) {
+    rctx *child = rctx_with_cancel(test.parent);
+    atomic_store(&test.running, true);
+    spin();
+    rctx_end(child);
+  } else {
+    while (!atomic_load(&test.running)) sched_yield();
+    rctx_drop(test.parent);
+  }
+}
+
+static void striped_check(void) {
+  cr_assert_eq(atomic_load(&test.calls), 1, "the parent is still there in round %u", test.round);
+}
+
+Test(regression, a_striped_parent_goes_with_its_last_child_also_when_its_handle_is_dropped_meanwhile) {
+  run((struct plan){striped_set_up, striped_act, striped_check}, 6000);
+}

@@ -84,7 +84,7 @@ Test(roots, getting_the_root_allocates_nothing__TestAllocs) {
 }
 
 Test(roots, no_handle_no_values_and_no_callback__probe) {
-  static const struct rctx_key key = {"key", NULL, NULL};
+  static const struct rctx_key key = {.name = "key"};
   void *value = &fake;
   cr_assert_eq(rctx_fd(rctx_background()), -ENOTSUP);
   cr_assert_not(rctx_get(rctx_background(), &key, &value));
@@ -152,7 +152,7 @@ Test(roots, full_name_of_a_deadline_child__probe) {
   cr_assert(left > -2.1 && left < -1.9, "%s", described(c));
 }
 
-static const struct rctx_key silent_key = {"silent", NULL, NULL};
+static const struct rctx_key silent_key = {.name = "silent"};
 RCTX_KEY(user, const char *)
 
 static size_t print_number(const void *value, char *buf, size_t size) {
@@ -161,7 +161,7 @@ static size_t print_number(const void *value, char *buf, size_t size) {
 }
 
 Test(roots, name_of_a_value_child__TestValues) {
-  static const struct rctx_key number_key = {"n", print_number, NULL};
+  static const struct rctx_key number_key = {.name = "n", .print = print_number};
   int forty_two = 42;
   RCTX_SCOPED rctx *ann = user_with(rctx_background(), "ann");
   cr_assert_str_eq(described(ann), "context.Background.WithValue(user, ann)", "%s", described(ann));

@@ -54,7 +54,7 @@ Test(value, a_stored_null_shadows__TestValues) {
 }
 
 Test(value, a_key_is_its_address_not_its_name__TestValues) {
-  static const struct rctx_key one = {"same", NULL, NULL}, two = {"same", NULL, NULL};
+  static const struct rctx_key one = {.name = "same"}, two = {.name = "same"};
   int x, y;
   RCTX_SCOPED rctx *a = rctx_with_value(fake_root(), &one, &x);
   RCTX_SCOPED rctx *b = rctx_with_value(a, &two, &y);
@@ -298,7 +298,7 @@ Test(value, enumeration_stops_when_told) {
 
 static void count_destroy(void *counter) { ++*(int *)counter; }
 
-static const struct rctx_key plain_key = {"plain", NULL, NULL}, owned_key = {"owned", NULL, count_destroy};
+static const struct rctx_key plain_key = {.name = "plain"}, owned_key = {.name = "owned", .destroy = count_destroy};
 
 static struct rctx_value owned_value(int *counter) { return (struct rctx_value){&plain_key, counter, count_destroy}; }
 

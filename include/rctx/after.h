@@ -20,28 +20,12 @@
 #ifndef RCTX_AFTER_H
 #define RCTX_AFTER_H
 
-#include <rctx/context.h>
+#include <rctx/executor.h>
 
 RCTX_BEGIN_DECLS
 
 /** A callback. @ctx has ended and is borrowed for the duration of the call. */
 typedef void (*rctx_after_fn)(const rctx *ctx, void *arg);
-
-/** A unit of work for an executor: intrusive, so handing it over allocates nothing. `next` is the executor's to use. */
-struct rctx_task {
-  struct rctx_task *next;
-};
-
-/** struct rctx_executor - the embedder's table. submit() takes the task and arranges for rctx_task_run(task) to be called
- *  exactly once, on whatever thread, not before submit() was called; it must not fail, and must not call it inline unless
- *  the embedder accepts callbacks in the canceller. Called with no library lock held. Borrowed by each registration until
- *  it is quiet. */
-struct rctx_executor {
-  void (*submit)(struct rctx_executor *self, struct rctx_task *task);
-};
-
-/** rctx_task_run - run what was submitted. The task may be gone when it returns. */
-RCTX_API void rctx_task_run(struct rctx_task *task) RCTX_NONNULL(1);
 
 /** The registration: storage only; all fields are the library's. */
 struct rctx_after {
@@ -89,7 +73,8 @@ RCTX_API int rctx_after(const rctx *ctx, struct rctx_after *node, rctx_after_fn 
 RCTX_API int rctx_after_inline(const rctx *ctx, struct rctx_after *node, enum rctx_on_ended on_ended, rctx_after_fn fn,
                                void *arg) RCTX_NONNULL(1, 2, 4);
 
-/** rctx_after_on - hand it to an executor when the context ends. Once submitted it can not be stopped. */
+/** rctx_after_on - hand it to an executor when the context ends. Once submitted it can not be stopped. Returns as
+ *  rctx_after(), and what executor->prepare reports. */
 RCTX_API int rctx_after_on(const rctx *ctx, struct rctx_after *node, struct rctx_executor *executor,
                            enum rctx_on_ended on_ended, rctx_after_fn fn, void *arg) RCTX_NONNULL(1, 2, 3, 5);
 

@@ -47,7 +47,33 @@
 #endif
 #define RCTX_MUST_CHECK __attribute__((warn_unused_result))
 
+/* RCTX_DERIVES: a function that returns a handle to be ended. Each compiler is told in its own words. */
+#if defined(__GNUC__) && !defined(__clang__) && __GNUC__ >= 11
+#define RCTX_DERIVES                                                                                                   \
+  RCTX_MUST_CHECK                                                                                                      \
+  __attribute__((returns_nonnull, malloc(rctx_end_cause, 1), malloc(rctx_drop, 1), malloc(rctx__end_scope, 1)))
+#define RCTX__ENDS
+#elif defined(__clang__) && !defined(RCTX_BUILDING)
+#define RCTX_DERIVES RCTX_MUST_CHECK __attribute__((returns_nonnull, ownership_returns(malloc)))
+#define RCTX__ENDS __attribute__((ownership_takes(malloc, 1)))
+#else
+#define RCTX_DERIVES RCTX_MUST_CHECK
+#define RCTX__ENDS
+#endif
+
 RCTX_BEGIN_DECLS
+
+/** Where something was done, for reports: made by macros of this library, one static record per line. */
+struct rctx_site {
+  const char *text;
+  const char *file;
+  int line;
+};
+#define RCTX__SITE(text_)                                                                                              \
+  (__extension__({                                                                                                     \
+    static const struct rctx_site rctx__here = {(text_), __FILE__, __LINE__};                                          \
+    &rctx__here;                                                                                                       \
+  }))
 
 /** The one object: opaque. `rctx *` is the owner's handle and may cancel; `const rctx *` may look, wait and derive. */
 typedef struct rctx rctx;

@@ -41,6 +41,7 @@ enum rctx_origin {
   RCTX_ORIGIN_SHUTDOWN,
   RCTX_ORIGIN_MEMORY, /* born ended: no memory */
   RCTX_ORIGIN_MISUSE, /* born ended: bad argument */
+  RCTX_ORIGIN_TASK,   /* a task of its group failed (group.h) */
   RCTX_ORIGIN_USER = 64
 };
 
@@ -81,6 +82,11 @@ RCTX_API const rctx *rctx_todo(void) __attribute__((const));
 
 /* ---- deriving ---------------------------------------------------------------------------------------------------- */
 
+/* What is derived is to be ended: said in the words of gcc's and clang's static analyzers. leaks.h. */
+RCTX_API void rctx_end_cause(rctx *ctx, const struct rctx_cause *cause) RCTX__ENDS RCTX_NONNULL(1);
+RCTX_API void rctx_drop(rctx *ctx) RCTX__ENDS RCTX_NONNULL(1);
+RCTX_API void rctx__end_scope(rctx *ctx) RCTX__ENDS;
+
 /**
  * rctx_with_cancel - a child that its owner can cancel.
  *
@@ -94,7 +100,7 @@ RCTX_API const rctx *rctx_todo(void) __attribute__((const));
  * Order:   below an ended parent the child is born ended, with its error and cause, and still has values and deadline.
  * Cost:    one cached node of 128 bytes, two atomic read-modify-writes; no shared counter. No malloc once warm.
  */
-RCTX_API rctx *rctx_with_cancel(const rctx *parent) RCTX_NONNULL(1) RCTX_MUST_CHECK;
+RCTX_API rctx *rctx_with_cancel(const rctx *parent) RCTX_NONNULL(1) RCTX_DERIVES;
 
 /**
  * rctx_with_deadline - a child that also ends by itself at deadline_ns, with -ETIMEDOUT.
@@ -103,16 +109,16 @@ RCTX_API rctx *rctx_with_cancel(const rctx *parent) RCTX_NONNULL(1) RCTX_MUST_CH
  * deadline (and cause) is what ends it. Now or earlier: it has ended on return. INT64_MAX is legal and never comes.
  * Cancelling it, or the parent's end, disarms the timer at once. Otherwise as rctx_with_cancel().
  */
-RCTX_API rctx *rctx_with_deadline(const rctx *parent, int64_t deadline_ns) RCTX_NONNULL(1) RCTX_MUST_CHECK;
+RCTX_API rctx *rctx_with_deadline(const rctx *parent, int64_t deadline_ns) RCTX_NONNULL(1) RCTX_DERIVES;
 
 /** rctx_with_timeout - rctx_with_deadline(parent, now + timeout_ns). Zero or negative: ended on return. The sum
  *  saturates: INT64_MAX means "never". Reads the clock of the parent's manager once. */
-RCTX_API rctx *rctx_with_timeout(const rctx *parent, int64_t timeout_ns) RCTX_NONNULL(1) RCTX_MUST_CHECK;
+RCTX_API rctx *rctx_with_timeout(const rctx *parent, int64_t timeout_ns) RCTX_NONNULL(1) RCTX_DERIVES;
 
 /** rctx_with_timeout_at - the same for a caller who has the time already (a loop's cached now). A stale now_ns makes the
  *  deadline earlier by as much, never later. */
 RCTX_API rctx *rctx_with_timeout_at(const rctx *parent, int64_t now_ns, int64_t timeout_ns)
-    RCTX_NONNULL(1) RCTX_MUST_CHECK;
+    RCTX_NONNULL(1) RCTX_DERIVES;
 
 /** rctx_with_*_cause - the same with a cause of your own for the deadline (its code, too: -ETIMEDOUT as a rule).
  *
@@ -121,17 +127,17 @@ RCTX_API rctx *rctx_with_timeout_at(const rctx *parent, int64_t now_ns, int64_t 
  *          Used or not, its destroy is called exactly once: when the context is gone, or before return when the context
  *          could not keep it (later than the parent's deadline, or no memory). NULL: the library's own. */
 RCTX_API rctx *rctx_with_deadline_cause(const rctx *parent, int64_t deadline_ns, const struct rctx_cause *cause)
-    RCTX_NONNULL(1) RCTX_MUST_CHECK;
+    RCTX_NONNULL(1) RCTX_DERIVES;
 RCTX_API rctx *rctx_with_timeout_cause(const rctx *parent, int64_t timeout_ns, const struct rctx_cause *cause)
-    RCTX_NONNULL(1) RCTX_MUST_CHECK;
+    RCTX_NONNULL(1) RCTX_DERIVES;
 RCTX_API rctx *rctx_with_timeout_at_cause(const rctx *parent, int64_t now_ns, int64_t timeout_ns,
-                                          const struct rctx_cause *cause) RCTX_NONNULL(1) RCTX_MUST_CHECK;
+                                          const struct rctx_cause *cause) RCTX_NONNULL(1) RCTX_DERIVES;
 
 /** rctx_without_cancel - a child that keeps the parent's values and nothing else: no deadline, no error, no cause,
  *  whatever happens or has happened above. It can never end by itself: rctx_cancel() on it returns false,
  *  registrations answer RCTX_NEVER, rctx_fd() -ENOTSUP. Derive below it to get a cancel or a deadline again. Still to be
  *  ended (that only drops the handle). */
-RCTX_API rctx *rctx_without_cancel(const rctx *parent) RCTX_NONNULL(1) RCTX_MUST_CHECK;
+RCTX_API rctx *rctx_without_cancel(const rctx *parent) RCTX_NONNULL(1) RCTX_DERIVES;
 
 struct rctx_value; /* value.h */
 
@@ -165,7 +171,7 @@ struct rctx_spec {
  * A NULL key in spec->values: as any NULL argument (base.h); no value is lost, each destroy still runs once.
  * Otherwise as rctx_with_deadline().
  */
-RCTX_API rctx *rctx_derive(const rctx *parent, const struct rctx_spec *spec) RCTX_NONNULL(1, 2) RCTX_MUST_CHECK;
+RCTX_API rctx *rctx_derive(const rctx *parent, const struct rctx_spec *spec) RCTX_NONNULL(1, 2) RCTX_DERIVES;
 
 /* ---- ending ------------------------------------------------------------------------------------------------------ */
 
@@ -211,16 +217,20 @@ RCTX_API bool rctx_cancel_cause(rctx *ctx, const struct rctx_cause *cause) RCTX_
  */
 #define rctx_end(ctx) rctx_end_cause((ctx), RCTX_CAUSE(-ECANCELED, RCTX_ORIGIN_END, "context ended"))
 
-/** rctx_end_cause - rctx_end() with the cause that what lives below will see. @cause: a static record, or NULL. */
-RCTX_API void rctx_end_cause(rctx *ctx, const struct rctx_cause *cause) RCTX_NONNULL(1);
+/** rctx_end_cause - rctx_end() with the cause that what lives below will see. @cause: a static record, or NULL. Declared
+ *  above: void rctx_end_cause(rctx *ctx, const struct rctx_cause *cause). */
 
 /** rctx_ref - take a reference: the context stays readable (err, cause, values) until the matching rctx_unref().
- *  Returns @ctx. Any thread, also inside callbacks. */
+ *  Returns @ctx: the name to use from then on, since the handle's own is dead after rctx_end(), and compilers say so. Any
+ *  thread, also inside callbacks. */
 RCTX_API const rctx *rctx_ref(const rctx *ctx) RCTX_NONNULL(1);
 
-/** rctx_unref - drop a reference, or a derived handle, without cancelling: what was derived from the context lives on and
- *  still ends with its ancestors and at its deadline. Never cancels. Any thread, also inside callbacks. */
+/** rctx_unref - drop a reference. Never cancels. Any thread, also inside callbacks. */
 RCTX_API void rctx_unref(const rctx *ctx) RCTX_NONNULL(1);
+
+/** rctx_drop - drop a derived handle without cancelling: what was derived from the context lives on, and still ends with its
+ *  ancestors and at its deadline. Declared above: void rctx_drop(rctx *ctx). (rctx_unref() does the same, but static
+ *  analyzers take only this for the end of a handle.) Any thread, also inside callbacks. */
 
 /** RCTX_SCOPED - end the handle when the variable leaves scope: `RCTX_SCOPED rctx *c = rctx_with_cancel(parent);`.
  *  RCTX_SCOPED_REF drops a reference instead. A variable that is NULL then is left alone. */
@@ -230,6 +240,7 @@ RCTX_API void rctx_unref(const rctx *ctx) RCTX_NONNULL(1);
 /* ---- looking ----------------------------------------------------------------------------------------------------- */
 
 RCTX_API int rctx__null_context(const char *function); /* internal: what a NULL does */
+RCTX_API void rctx__look(const rctx *ctx);             /* internal: testing.h */
 #if defined(__clang__)
 #pragma clang diagnostic push
 #pragma clang diagnostic ignored "-Wgcc-compat"
@@ -253,6 +264,9 @@ RCTX_API void rctx__null_seen(void) __attribute__((warning("NULL passed where a 
 static inline int rctx_err(const rctx *ctx) {
   RCTX__SEE_NULL(ctx);
   if (__builtin_expect(ctx == NULL, 0)) return rctx__null_context("rctx_err");
+#ifdef RCTX_COUNT_LOOKS
+  rctx__look(ctx);
+#endif
   return -(int)(__atomic_load_n((const uint32_t *)(const void *)ctx, __ATOMIC_ACQUIRE) & 0xfffU);
 }
 
@@ -298,13 +312,38 @@ RCTX_API const char *rctx_name(const rctx *ctx) RCTX_NONNULL(1);
  */
 RCTX_API size_t rctx_describe(const rctx *ctx, char *buf, size_t size) RCTX_NONNULL(1);
 
-RCTX_API void rctx__end_scope(rctx *ctx);
 static inline void rctx__scope_end(rctx **ctx) {
-  if (*ctx) rctx__end_scope(*ctx);
+  rctx__end_scope(*ctx); /* NULL: nothing. No test here: analyzers would follow it */
 }
 static inline void rctx__scope_unref(const rctx **ctx) {
   if (*ctx) rctx_unref(*ctx);
 }
+
+/* ---- where contexts are made (leaks.h) --------------------------------------------------------------------------- */
+
+extern RCTX_API unsigned rctx__leaks_every; /* internal: 0: nothing is kept */
+RCTX_API void rctx__leak_made(rctx *ctx, const struct rctx_site *site);
+static inline rctx *rctx__made(rctx *ctx, const struct rctx_site *site) {
+  if (__builtin_expect(__atomic_load_n(&rctx__leaks_every, __ATOMIC_RELAXED) != 0, 0)) rctx__leak_made(ctx, site);
+  return ctx;
+}
+
+/** RCTX_LEAK_SITE - name this line as the maker of a derived context. Evaluates to it. */
+#define RCTX_LEAK_SITE(ctx) rctx__made((ctx), RCTX__SITE(#ctx))
+/* Each header does this below its own declarations: a macro must not get at a declaration of its name. */
+#ifdef RCTX_LEAK_SITES
+#define RCTX__MADE(what, ctx) rctx__made((ctx), RCTX__SITE(what))
+#define rctx_with_cancel(...) RCTX__MADE("rctx_with_cancel", rctx_with_cancel(__VA_ARGS__))
+#define rctx_with_deadline(...) RCTX__MADE("rctx_with_deadline", rctx_with_deadline(__VA_ARGS__))
+#define rctx_with_timeout(...) RCTX__MADE("rctx_with_timeout", rctx_with_timeout(__VA_ARGS__))
+#define rctx_with_timeout_at(...) RCTX__MADE("rctx_with_timeout_at", rctx_with_timeout_at(__VA_ARGS__))
+#define rctx_with_deadline_cause(...) RCTX__MADE("rctx_with_deadline_cause", rctx_with_deadline_cause(__VA_ARGS__))
+#define rctx_with_timeout_cause(...) RCTX__MADE("rctx_with_timeout_cause", rctx_with_timeout_cause(__VA_ARGS__))
+#define rctx_with_timeout_at_cause(...)                                                                                \
+  RCTX__MADE("rctx_with_timeout_at_cause", rctx_with_timeout_at_cause(__VA_ARGS__))
+#define rctx_without_cancel(...) RCTX__MADE("rctx_without_cancel", rctx_without_cancel(__VA_ARGS__))
+#define rctx_derive(...) RCTX__MADE("rctx_derive", rctx_derive(__VA_ARGS__))
+#endif
 
 RCTX_END_DECLS
 #endif

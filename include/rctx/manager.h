@@ -1,19 +1,21 @@
 /*
- * rctx/manager.h - who drives time, and whose memory it is.
+ * rctx/manager.h - who drives time, whose memory it is, and who runs the work.
  *
- * A manager owns a clock, timer wheels, and memory. Several can live in one process; contexts derived from a manager's
+ * A manager owns a clock, timer wheels, memory, an executor (executor.h) and their limits. Several can live in one process; contexts derived from a manager's
  * root belong to it. The default manager behind rctx_background() is made on first use: CLOCK_MONOTONIC, malloc or
  * jemalloc if the process has it, and one timer thread that is started by the first timer and not before.
  *
- * What the library does not do: no thread unless one of these is used: a timer on a manager in RCTX_DRIVE_THREAD, or
- * rctx_after(); no signal handler; no output; no constructor. Threads it starts are named, block all signals, and are
+ * What the library does not do: no thread unless one of these is used: a timer on a manager in RCTX_DRIVE_THREAD,
+ * rctx_after(), rctx_cond_wait(), rctx_with_signal(), or work for the manager's own pool (rctx_execute(), groups); no signal
+ * handler but rctx_with_signal()'s; no output; no constructor. Threads it starts are named, block all signals, and are
  * joined by rctx_manager_destroy(). The shared library stays mapped after dlclose (it is linked nodelete), so a thread
  * that exits later never runs unmapped code.
  */
 #ifndef RCTX_MANAGER_H
 #define RCTX_MANAGER_H
 
-#include <rctx/context.h>
+#include <rctx/executor.h>
+#include <rctx/value.h>
 
 RCTX_BEGIN_DECLS
 
@@ -43,7 +45,12 @@ struct rctx_manager_options {
                               arming thread, no lock held, at most once until the next rctx_next(). NULL: none */
   void *kick_arg;
   struct rctx_allocator allocator; /* all NULL: jemalloc if present in the process, else malloc */
-  bool uncached; /* give every node back to the allocator at once: for memory checkers and fault injection */
+  struct rctx_executor *executor;  /* runs tasks; NULL: a pool of the manager's own */
+  unsigned threads_max;            /* limit of the pool: threads that run tasks at a time; 0: 64 */
+  size_t tasks_max; /* limit of the pool: tasks that wait for a thread before rctx_execute() says -EAGAIN and groups
+                           run them where they are started; 0: none */
+  size_t bytes_max; /* limit of what is taken from the allocator: beyond it as if memory had run out; 0: none */
+  bool uncached;    /* give every node back to the allocator at once: for memory checkers and fault injection */
 };
 
 /** rctx_manager_default - the default manager. Never fails: all it has is static. */
@@ -54,7 +61,7 @@ RCTX_API rctx_manager *rctx_manager_default(void) __attribute__((const));
 RCTX_API int rctx_manager_create(const struct rctx_manager_options *options, rctx_manager **manager)
     RCTX_NONNULL(1, 2) RCTX_MUST_CHECK;
 
-/** rctx_manager_destroy - free it. Joins its threads. Returns 0; -EBUSY and does nothing while contexts of it exist;
+/** rctx_manager_destroy - free it. Joins its threads. Returns 0; -EBUSY and does nothing while contexts or tasks of it exist;
  *  -EINVAL for the default manager; -EDEADLK inside one of its callbacks. An expiry or callback that is just ending may
  *  still hold a context: it is waited for, at most 2 s, before -EBUSY is said. */
 RCTX_API int rctx_manager_destroy(rctx_manager *manager) RCTX_NONNULL(1);
@@ -84,9 +91,43 @@ RCTX_API int64_t rctx_next(rctx_manager *manager, int64_t now_ns) RCTX_NONNULL(1
  */
 RCTX_API size_t rctx_advance(rctx_manager *manager, int64_t now_ns, size_t budget) RCTX_NONNULL(1);
 
+/* ---- the article's six operations: on a given manager, whatever the parent's ------------------------------------- */
+
+/** rctx_manager_create_cancellable - rctx_with_cancel() on this manager's clock and memory. To be ended with rctx_end(). */
+RCTX_API rctx *rctx_manager_create_cancellable(rctx_manager *manager, const rctx *parent)
+    RCTX_NONNULL(1, 2) RCTX_DERIVES;
+
+/** rctx_manager_create_timeout - rctx_with_timeout() on this manager's clock and memory. To be ended with rctx_end(). */
+RCTX_API rctx *rctx_manager_create_timeout(rctx_manager *manager, const rctx *parent, int64_t timeout_ns)
+    RCTX_NONNULL(1, 2) RCTX_DERIVES;
+
+/** rctx_manager_add_value - rctx_with_value() in this manager's memory. To be ended with rctx_end(). */
+RCTX_API rctx *rctx_manager_add_value(rctx_manager *manager, const rctx *parent, const struct rctx_key *key,
+                                      void *value) RCTX_NONNULL(1, 2, 3) RCTX_DERIVES;
+
+#ifdef RCTX_LEAK_SITES
+#define rctx_manager_create_cancellable(...)                                                                           \
+  RCTX__MADE("rctx_manager_create_cancellable", rctx_manager_create_cancellable(__VA_ARGS__))
+#define rctx_manager_create_timeout(...)                                                                               \
+  RCTX__MADE("rctx_manager_create_timeout", rctx_manager_create_timeout(__VA_ARGS__))
+#define rctx_manager_add_value(...) RCTX__MADE("rctx_manager_add_value", rctx_manager_add_value(__VA_ARGS__))
+#endif
+
+/** rctx_manager_get_value - rctx_get(): the result is whether it was found, since a stored NULL is a value, too. */
+RCTX_API bool rctx_manager_get_value(rctx_manager *manager, const rctx *ctx, const struct rctx_key *key, void **value)
+    RCTX_NONNULL(1, 2, 3, 4);
+
+/** rctx_manager_execute - rctx_execute() on this manager's executor. */
+RCTX_API int rctx_manager_execute(rctx_manager *manager, const rctx *ctx, rctx_work_fn fn, void *arg,
+                                  void (*cleanup)(void *arg), enum rctx_outcome *outcome) RCTX_NONNULL(1, 2, 3);
+
+/** rctx_manager_wait_for_completion - rctx_sleep(), the duration on this manager's clock. */
+RCTX_API int rctx_manager_wait_for_completion(rctx_manager *manager, const rctx *ctx, int64_t duration_ns)
+    RCTX_NONNULL(1, 2);
+
 /**
  * rctx_quiesce - wait until nothing of this manager is deferred or under way: memory of contexts that are gone is back in
- * its caches, no callback is running or queued on its callback thread. For shutdown, and for tests that count.
+ * its caches, no callback is running or queued on its callback thread, no task is running or queued on its executor. For shutdown, and for tests that count.
  *
  * @until_ns: absolute, CLOCK_MONOTONIC; INT64_MAX: as long as it takes.
  * Returns: 0; -ETIMEDOUT; -EDEADLK when called inside a callback.
@@ -104,6 +145,8 @@ struct rctx_stats {
   size_t timers;    /* armed */
   size_t deferred;  /* waiting for a grace period */
   size_t callbacks; /* running, or queued on the callback thread */
+  size_t tasks;     /* of rctx_execute(), groups and the pool: queued or running */
+  size_t orphans;   /* of these, running though their rctx_execute() has returned */
   size_t threads;   /* started by this manager and alive */
   size_t bytes;     /* taken from the allocator */
 };
@@ -114,8 +157,11 @@ RCTX_API void rctx_stats(const rctx_manager *manager, struct rctx_stats *stats) 
  *
  *   rctx_after_fork_child()   call it first thing in the child before using the library there.
  *
- * It starts the timer thread again if timers are armed and the callback thread if registrations wait for it, and leaves
- * both for later otherwise.
+ * It starts the timer thread again if timers are armed, the callback thread if registrations wait for it, and the signal thread if
+ * contexts wait for signals, and leaves them for later otherwise. Tasks that were queued or running are the parent's: in the child they are
+ * forgotten, with what they hold. A task or callback that itself forks is not counted any more in the child, and a pool's thread
+ * that returns from such a task there ends. A group, an rctx_execute(), an rctx_cond_wait() or an rctx_drain_request() that another
+ * thread was in, or whose tasks were under way, is not to be used in the child, nor a drain being used by another thread.
  * Descriptors made before the fork (rctx_fd(), rctx_loop_fd()) stop speaking to the parent: the child has an eventfd of its own under
  * the same number from its first use on; a poll set made before the fork has to be made again with it.
  * Then every manager works: new contexts, timers, waits, loops. Contexts made before the fork can be read, cancelled and

@@ -4,9 +4,10 @@
  * A key is identified by the address of its rctx_key object, never by name or number. A value is one pointer-sized slot.
  * A lookup finds the nearest binding and costs the same at depth 1 and at depth 64; a miss is one bit test as a rule.
  * Values never change and stay readable after the context has ended, until it is gone. A stored NULL is a value: it
- * shadows. Values are for data that travels with a request (trace id, user, tenant), not for optional parameters.
+ * shadows. Values are for data that travels with a request (trace id, user, tenant), not for optional parameters: a key is
+ * declared with its purpose, and one that can not be stated in those terms is a parameter (docs/guide/values.md).
  *
- *   RCTX_KEY(user_id, const char *)                      // file scope
+ *   RCTX_KEY(user_id, const char *, "who asks: for access checks")          // file scope
  *   RCTX_SCOPED rctx *c = user_id_with(parent, "ann");
  *   const char *who;
  *   if (user_id_get(c, &who)) ...
@@ -25,6 +26,13 @@ struct rctx_key {
   const char *name;                                           /* for people */
   size_t (*print)(const void *value, char *buf, size_t size); /* as snprintf; NULL: shown as its address */
   void (*destroy)(void *value);                               /* default destructor for typed values, or NULL */
+  const char *purpose;                                        /* why it travels with requests; NULL: not stated */
+  unsigned flags;                                             /* enum rctx_key_flags */
+};
+
+enum rctx_key_flags {
+  RCTX_KEY_LOGGABLE = 1, /* rctx_log_format() writes its values */
+  RCTX_KEY_NUMBER = 2    /* print() gives a JSON number (or true, false): not quoted there */
 };
 
 /** struct rctx_value - one binding for rctx_with_values() and rctx_spec. destroy: NULL, or called exactly once with the
@@ -39,12 +47,17 @@ struct rctx_value {
 /** rctx_with_value - a child that binds one value. Ends with its parent; to be ended like any other (ending it ends what
  *  was derived from it). NULL key: as any NULL argument. Cost: a node and, every 16 values in a chain, one block. */
 RCTX_API rctx *rctx_with_value(const rctx *parent, const struct rctx_key *key, void *value)
-    RCTX_NONNULL(1, 2) RCTX_MUST_CHECK;
+    RCTX_NONNULL(1, 2) RCTX_DERIVES;
 
 /** rctx_with_values - several in one derive. @values: borrowed array; what its elements own is transferred. The later of
  *  two bindings of one key shadows the earlier. */
 RCTX_API rctx *rctx_with_values(const rctx *parent, const struct rctx_value *values, size_t nvalues)
-    RCTX_NONNULL(1) RCTX_MUST_CHECK;
+    RCTX_NONNULL(1) RCTX_DERIVES;
+
+#ifdef RCTX_LEAK_SITES
+#define rctx_with_value(...) RCTX__MADE("rctx_with_value", rctx_with_value(__VA_ARGS__))
+#define rctx_with_values(...) RCTX__MADE("rctx_with_values", rctx_with_values(__VA_ARGS__))
+#endif
 
 /** rctx_get - look a key up. Returns true and writes the value (which may be NULL) if it is bound here or above. Any
  *  thread; no store, no lock; iterative. */
@@ -61,21 +74,41 @@ RCTX_API size_t rctx_each_value(const rctx *ctx, bool (*fn)(const struct rctx_ke
 RCTX_API void *rctx_alloc(rctx *ctx, size_t size) RCTX_NONNULL(1);
 
 /*
- * Typed keys. type is any type of at most pointer size.
- *   RCTX_KEY(name, type)                 key and functions, private to one .c file
- *   RCTX_KEY_OWNED(name, type, destroy)  the same; each value is passed to destroy(void *) once, when its context is gone
- *   RCTX_KEY_DECLARE(name, type)         in a header, for a key shared by several files ...
- *   RCTX_KEY_DEFINE(name, type)          ... defined in one of them
- * They generate name_key, name_with(parent, v), name_get(ctx, &v) and name_value(v) for arrays of values.
+ * Typed keys. type is any type of at most pointer size; purpose is a string for people: why it travels with the request.
+ *   RCTX_KEY(name, type, purpose)                 key and functions, private to one .c file
+ *   RCTX_KEY_LOGGED(name, type, purpose)          the same; its values are part of every log line (log.h)
+ *   RCTX_KEY_OWNED(name, type, destroy, purpose)  each value is passed to destroy(void *) once, when its context is gone
+ *   RCTX_KEY_FULL(name, type, destroy, flags, purpose)  all that there is to say
+ *   RCTX_KEY_DECLARE(name, type)                  in a header, for a key shared by several files ...
+ *   RCTX_KEY_DEFINE(name, type, purpose)          ... defined in one of them
+ *   RCTX_KEY_DEFINE_FULL(name, type, destroy, flags, purpose)
+ * They generate name_key, name_with(parent, v), name_get(ctx, &v) and name_value(v) for arrays of values. Strings and
+ * integers print as such, in logs and rctx_describe(); other types by their address. In the first, third and sixth the
+ * purpose may be left out where it goes without saying, as in tests.
  */
-#define RCTX_KEY(name, type) RCTX_KEY_OWNED(name, type, NULL)
-#define RCTX_KEY_OWNED(name, type, destroy_fn)                                                                         \
-  static const struct rctx_key name##_key = {#name, RCTX__PRINTER(type), (destroy_fn)};                                \
+#define RCTX_KEY(name, ...) RCTX__2_OR_3(__VA_ARGS__, RCTX__KEY_3, RCTX__KEY_2, 0)(name, __VA_ARGS__)
+#define RCTX_KEY_LOGGED(name, type, purpose) RCTX_KEY_FULL(name, type, NULL, RCTX_KEY_LOGGABLE, purpose)
+#define RCTX_KEY_OWNED(name, type, ...)                                                                                \
+  RCTX__2_OR_3(__VA_ARGS__, RCTX__OWNED_3, RCTX__OWNED_2, 0)(name, type, __VA_ARGS__)
+#define RCTX_KEY_FULL(name, type, destroy_fn, flags, purpose)                                                          \
+  static RCTX__KEY(name, type, destroy_fn, flags, purpose);                                                            \
   RCTX__KEY_FUNCTIONS(name, type)
 #define RCTX_KEY_DECLARE(name, type)                                                                                   \
   extern const struct rctx_key name##_key;                                                                             \
   RCTX__KEY_FUNCTIONS(name, type)
-#define RCTX_KEY_DEFINE(name, type) const struct rctx_key name##_key = {#name, RCTX__PRINTER(type), NULL};
+#define RCTX_KEY_DEFINE(name, ...) RCTX__2_OR_3(__VA_ARGS__, RCTX__DEFINE_3, RCTX__DEFINE_2, 0)(name, __VA_ARGS__)
+#define RCTX_KEY_DEFINE_FULL(name, type, destroy_fn, flags, purpose) RCTX__KEY(name, type, destroy_fn, flags, purpose);
+
+#define RCTX__2_OR_3(a, b, chosen, ...) chosen
+#define RCTX__KEY_2(name, type) RCTX_KEY_FULL(name, type, NULL, 0, NULL)
+#define RCTX__KEY_3(name, type, purpose) RCTX_KEY_FULL(name, type, NULL, 0, purpose)
+#define RCTX__OWNED_2(name, type, destroy_fn) RCTX_KEY_FULL(name, type, destroy_fn, 0, NULL)
+#define RCTX__OWNED_3(name, type, destroy_fn, purpose) RCTX_KEY_FULL(name, type, destroy_fn, 0, purpose)
+#define RCTX__DEFINE_2(name, type) RCTX_KEY_DEFINE_FULL(name, type, NULL, 0, NULL)
+#define RCTX__DEFINE_3(name, type, purpose) RCTX_KEY_DEFINE_FULL(name, type, NULL, 0, purpose)
+#define RCTX__KEY(name, type, destroy_fn, flags, purpose)                                                              \
+  const struct rctx_key name##_key = {#name, RCTX__PRINTER(type), (destroy_fn), purpose,                               \
+                                      (unsigned)(flags) | RCTX__NUMBER(type)}
 
 #define RCTX__KEY_FUNCTIONS(name, type)                                                                                \
   __attribute__((unused)) static inline struct rctx_value name##_value(type value) {                                   \
@@ -96,12 +129,67 @@ RCTX_API void *rctx_alloc(rctx *ctx, size_t size) RCTX_NONNULL(1);
   }
 
 RCTX_API size_t rctx__print_string(const void *value, char *buf, size_t size);
+RCTX_API size_t rctx__print_bool(const void *value, char *buf, size_t size);
+RCTX_API size_t rctx__print_i16(const void *value, char *buf, size_t size);
+RCTX_API size_t rctx__print_i32(const void *value, char *buf, size_t size);
+RCTX_API size_t rctx__print_i64(const void *value, char *buf, size_t size);
+RCTX_API size_t rctx__print_u16(const void *value, char *buf, size_t size);
+RCTX_API size_t rctx__print_u32(const void *value, char *buf, size_t size);
+RCTX_API size_t rctx__print_u64(const void *value, char *buf, size_t size);
 #ifdef __cplusplus
-#define RCTX__PRINTER(type) NULL
+} /* templates have no C linkage */
+template <typename T> struct rctx__printing {
+  static constexpr decltype(&rctx__print_string) print = nullptr;
+  static constexpr unsigned number = 0;
+};
+#define RCTX__PRINTING(type_, print_, number_)                                                                         \
+  template <> struct rctx__printing<type_> {                                                                           \
+    static constexpr decltype(&rctx__print_string) print = (print_);                                                   \
+    static constexpr unsigned number = (number_);                                                                      \
+  };
+RCTX__PRINTING(char *, rctx__print_string, 0)
+RCTX__PRINTING(const char *, rctx__print_string, 0)
+RCTX__PRINTING(bool, rctx__print_bool, RCTX_KEY_NUMBER)
+RCTX__PRINTING(short, rctx__print_i16, RCTX_KEY_NUMBER)
+RCTX__PRINTING(unsigned short, rctx__print_u16, RCTX_KEY_NUMBER)
+RCTX__PRINTING(int, rctx__print_i32, RCTX_KEY_NUMBER)
+RCTX__PRINTING(unsigned, rctx__print_u32, RCTX_KEY_NUMBER)
+RCTX__PRINTING(long, sizeof(long) == 8 ? rctx__print_i64 : rctx__print_i32, RCTX_KEY_NUMBER)
+RCTX__PRINTING(unsigned long, sizeof(long) == 8 ? rctx__print_u64 : rctx__print_u32, RCTX_KEY_NUMBER)
+RCTX__PRINTING(long long, rctx__print_i64, RCTX_KEY_NUMBER)
+RCTX__PRINTING(unsigned long long, rctx__print_u64, RCTX_KEY_NUMBER)
+#undef RCTX__PRINTING
+extern "C" {
+#define RCTX__PRINTER(type) rctx__printing<type>::print
+#define RCTX__NUMBER(type) rctx__printing<type>::number
 #define RCTX__FITS static_assert
 #else
 #define RCTX__PRINTER(type)                                                                                            \
-  _Generic((type *)0, char ** : rctx__print_string, const char ** : rctx__print_string, default : NULL)
+  _Generic((type *)0,                                                                                                  \
+      char ** : rctx__print_string,                                                                                    \
+      const char ** : rctx__print_string,                                                                              \
+      bool * : rctx__print_bool,                                                                                       \
+      short * : rctx__print_i16,                                                                                       \
+      unsigned short * : rctx__print_u16,                                                                              \
+      int * : rctx__print_i32,                                                                                         \
+      unsigned * : rctx__print_u32,                                                                                    \
+      long * : sizeof(long) == 8 ? rctx__print_i64 : rctx__print_i32,                                                  \
+      unsigned long * : sizeof(long) == 8 ? rctx__print_u64 : rctx__print_u32,                                         \
+      long long * : rctx__print_i64,                                                                                   \
+      unsigned long long * : rctx__print_u64,                                                                          \
+      default : NULL)
+#define RCTX__NUMBER(type)                                                                                             \
+  _Generic((type *)0,                                                                                                  \
+      bool * : RCTX_KEY_NUMBER,                                                                                        \
+      short * : RCTX_KEY_NUMBER,                                                                                       \
+      unsigned short * : RCTX_KEY_NUMBER,                                                                              \
+      int * : RCTX_KEY_NUMBER,                                                                                         \
+      unsigned * : RCTX_KEY_NUMBER,                                                                                    \
+      long * : RCTX_KEY_NUMBER,                                                                                        \
+      unsigned long * : RCTX_KEY_NUMBER,                                                                               \
+      long long * : RCTX_KEY_NUMBER,                                                                                   \
+      unsigned long long * : RCTX_KEY_NUMBER,                                                                          \
+      default : 0)
 #define RCTX__FITS _Static_assert
 #endif
 

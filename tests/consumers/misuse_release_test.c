@@ -3,6 +3,9 @@
 #include "support/check.h"
 #include "support/leftovers.h"
 
+#include <pthread.h>
+#include <rctx/testing.h>
+#include <stdarg.h>
 #include <string.h>
 
 TestSuite(misuse_release, .fini = nothing_left_by_default, .timeout = 60);
@@ -10,7 +13,21 @@ TestSuite(misuse_release, .fini = nothing_left_by_default, .timeout = 60);
 static rctx *volatile none;
 static const struct rctx_key *volatile no_key;
 static struct rctx_after *volatile no_node;
-static const struct rctx_key key = {"key", NULL, NULL};
+static rctx_manager *volatile no_manager;
+static struct rctx_executor *volatile no_executor;
+static struct rctx_task *volatile no_task;
+static struct rctx_group *volatile no_group;
+static const struct rctx_cause *volatile no_cause;
+static bool *volatile no_bool;
+static void **volatile no_slot;
+static struct pollfd *volatile no_fds;
+static pthread_cond_t *volatile no_cond;
+static pthread_mutex_t *volatile no_mutex;
+static const struct rctx_manager_options *volatile no_options;
+static rctx_manager **volatile no_made;
+static struct rctx_stats *volatile no_stats;
+static rctx_work_fn volatile no_function;
+static const struct rctx_key key = {.name = "key"};
 
 static void nop(const rctx *ctx, void *arg) {
   (void)ctx;
@@ -122,7 +139,7 @@ Test(misuse_release, ending_null_does_nothing) {
 }
 
 Test(misuse_release, registering_with_null_is_refused) {
-  struct rctx_executor executor = {submit};
+  struct rctx_executor executor = {.submit = submit};
   struct rctx_after node = {0};
   rctx_loop *loop;
   bool quiet = false;
@@ -142,4 +159,200 @@ Test(misuse_release, registering_with_null_is_refused) {
   cr_assert_eq(destroyed, 0);
   cr_assert_not(rctx_after_stop(&node), "nothing was registered");
   rctx_loop_destroy(loop);
+}
+
+/* ---- drains, signals, logs, leaks, tests ------------------------------------------------------------------------- */
+
+static rctx_drain *volatile no_drain;
+static const char *volatile no_format;
+static char *volatile no_text;
+static void *volatile nothing;
+
+Test(misuse_release, drains_of_null) {
+  struct rctx_drain_left left;
+  rctx_drain *drain = (rctx_drain *)&destroyed;
+  cr_assert_eq(rctx_drain_create(none, NULL, &drain), -EINVAL);
+  cr_assert_eq(drain, (rctx_drain *)&destroyed, "written only on success");
+  cr_assert_eq(rctx_drain_create(rctx_background(), NULL, (rctx_drain **)nothing), -EINVAL);
+  refused(rctx_drain_request(no_drain, NULL));
+  cr_assert_eq(rctx_err(rctx_drain_accepting(no_drain)), -EINVAL);
+  cr_assert_eq(rctx_err(rctx_drain_drained(no_drain)), -EINVAL);
+  rctx_drain_level(no_drain);
+  cr_assert_not(rctx_drain_raise(no_drain, RCTX_DRAIN_CANCEL));
+  cr_assert_eq(rctx_drain_raise_at(no_drain, RCTX_DRAIN_CANCEL, 1), -EINVAL);
+  rctx_drain_look(no_drain, &left);
+  cr_assert_eq(rctx_drain_run(no_drain, &(struct rctx_drain_plan){0}, &left), -EINVAL);
+  rctx_drain_destroy(no_drain);
+  cr_assert_eq(rctx_drain_create(rctx_background(), NULL, &drain), 0);
+  rctx_drain_look(drain, nothing);
+  cr_assert_eq(rctx_drain_run(drain, nothing, &left), -EINVAL);
+  cr_assert_eq(rctx_drain_level(drain), RCTX_DRAIN_OPEN, "and nothing else");
+  rctx_drain_destroy(drain);
+}
+
+Test(misuse_release, what_is_transferred_to_a_drain_of_null_is_destroyed_once) {
+  static const struct rctx_cause cause = {-ETIMEDOUT, RCTX_ORIGIN_USER, NULL, NULL, 0, NULL, destroy_cause};
+  struct rctx_value value = {&key, NULL, destroy_value};
+  refused(rctx_drain_request(
+      no_drain, &(struct rctx_spec){.values = &value, .nvalues = 1, .timeout_ns = 1000, .deadline_cause = &cause}));
+  cr_assert_eq(destroyed, 2, "%d", destroyed);
+}
+
+Test(misuse_release, signals_of_null) {
+  refused(rctx_with_signal(none, SIGUSR1, 0));
+  refused(rctx_with_signals(none, (int[]){SIGUSR1}, 1));
+  refused(rctx_with_signals(rctx_background(), nothing, 1));
+  cr_assert_eq(rctx_signal_of(none), 0);
+}
+
+__attribute__((format(printf, 4, 5))) static size_t vformat(char *buf, size_t size, const rctx *ctx, const char *format,
+                                                            ...) {
+  va_list values;
+  va_start(values, format);
+  size_t length = rctx_log_vformat(buf, size, ctx, RCTX_LOG_INFO, format, values);
+  va_end(values);
+  return length;
+}
+
+Test(misuse_release, logs_of_null) {
+  char line[512];
+  cr_assert_eq(rctx_log_format(no_text, sizeof line, rctx_background(), RCTX_LOG_INFO, "m"), 0);
+  memset(line, '#', sizeof line);
+  cr_assert_eq(rctx_log_format(line, sizeof line, none, RCTX_LOG_INFO, "m"), 0);
+  cr_assert_str_eq(line, "", "an empty text, so that it can be printed");
+  memset(line, '#', sizeof line);
+  cr_assert_eq(rctx_log_format(line, sizeof line, rctx_background(), RCTX_LOG_INFO, no_format, 1), 0);
+  cr_assert_str_eq(line, "");
+  cr_assert_eq(vformat(no_text, sizeof line, rctx_background(), "m"), 0);
+  cr_assert_eq(vformat(line, sizeof line, none, "m"), 0);
+  cr_assert_eq(vformat(line, sizeof line, rctx_background(), no_format, 1), 0);
+  cr_assert_eq(rctx_log(-1, none, RCTX_LOG_INFO, "m"), -EINVAL);
+  cr_assert_eq(rctx_log(-1, rctx_background(), RCTX_LOG_INFO, no_format, 1), -EINVAL);
+}
+
+static int work(const rctx *ctx, void *arg) {
+  (void)ctx;
+  (void)arg;
+  return 0;
+}
+
+Test(misuse_release, leaks_and_looks_of_null) {
+  rctx_leaks_start(1);
+  cr_assert_eq(rctx_leaks_each(0, (bool (*)(const struct rctx_leak *, void *))(uintptr_t)nothing, NULL), 0);
+  cr_assert_eq(rctx_test_looks(work, NULL, NULL, nothing), -EINVAL);
+  rctx_drop(none);
+}
+
+static int ran;
+static int task(const rctx *ctx, void *arg) {
+  (void)ctx;
+  (void)arg;
+  ran++;
+  return 0;
+}
+
+static void clean(void *arg) { ++*(int *)arg; }
+
+Test(misuse_release, executing_with_null_is_refused_and_cleaned_up) {
+  rctx_manager *standard = rctx_manager_default();
+  const rctx *top = rctx_background();
+  int cleaned = 0;
+  enum rctx_outcome outcome = RCTX_FINISHED;
+  cr_assert_eq(rctx_execute(none, task, &cleaned, clean, &outcome), -EINVAL);
+  cr_assert_eq(outcome, RCTX_NOT_STARTED);
+  cr_assert_eq(rctx_execute(top, no_function, &cleaned, clean, NULL), -EINVAL);
+  cr_assert_eq(rctx_manager_execute(no_manager, top, task, &cleaned, clean, NULL), -EINVAL);
+  cr_assert_eq(rctx_manager_execute(standard, none, task, &cleaned, clean, NULL), -EINVAL);
+  cr_assert_eq(rctx_manager_execute(standard, top, no_function, &cleaned, clean, &outcome), -EINVAL);
+  cr_assert_eq(outcome, RCTX_NOT_STARTED);
+  cr_assert_eq(cleaned, 5, "%d", cleaned);
+  cr_assert_eq(ran, 0);
+  rctx_task_run(no_task);
+  rctx_task_run(&(struct rctx_task){0});
+  rctx_manager_executor(no_manager);
+}
+
+Test(misuse_release, groups_of_null_say_einval) {
+  static const struct rctx_cause cause = {-EPIPE, RCTX_ORIGIN_USER, NULL, NULL, 0, NULL, destroy_cause};
+  struct rctx_executor executor = {.submit = submit};
+  struct rctx_group group = {0};
+  bool taken = true;
+  rctx_group_init(no_group, rctx_background());
+  rctx_group_init_on(no_group, rctx_background(), &executor);
+  rctx_group_ctx(no_group);
+  cr_assert_eq(rctx_group_limit(no_group, 1), -EINVAL);
+  cr_assert_eq(rctx_group_go(no_group, task, NULL), -EINVAL);
+  cr_assert_eq(rctx_group_try(no_group, task, NULL), -EINVAL);
+  cr_assert_eq(rctx_group_wait(no_group), -EINVAL);
+  cr_assert_eq(rctx_group_fini(no_group), -EINVAL);
+  cr_assert_not(rctx_group_fail(no_group, &cause, &taken));
+  cr_assert_not(rctx_group_fail(&group, no_cause, &taken));
+  cr_assert_not(rctx_group_fail(&group, &cause, no_bool));
+  cr_assert_eq(rctx_group_wait(&group), 0, "it has not failed");
+  cr_assert_eq(rctx_group_fini(&group), 0);
+  cr_assert(ran == 0 && destroyed == 0);
+}
+
+Test(misuse_release, a_group_below_null_is_harmless) {
+  struct rctx_executor executor = {.submit = submit};
+  for (int i = 0; i < 3; i++) {
+    struct rctx_group group;
+    memset(&group, 0x5a, sizeof group);
+    if (i == 0) rctx_group_init(&group, none);
+    if (i == 1) rctx_group_init_on(&group, none, &executor);
+    if (i == 2) rctx_group_init_on(&group, rctx_background(), no_executor);
+    cr_assert_not_null(rctx_group_ctx(&group));
+    cr_assert_eq(rctx_group_go(&group, task, NULL), 0);
+    rctx_group_wait(&group);
+    rctx_group_fini(&group);
+    cr_assert_eq(ran, i + 1);
+  }
+}
+
+Test(misuse_release, waiting_for_null_says_einval) {
+  pthread_cond_t cond = PTHREAD_COND_INITIALIZER;
+  pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;
+  RCTX_SCOPED rctx *c = rctx_with_cancel(rctx_background());
+  pthread_mutex_lock(&mutex);
+  cr_assert_eq(rctx_sleep(none, INT64_MAX), -EINVAL);
+  cr_assert_eq(rctx_poll(none, NULL, 0, INT64_MAX), -EINVAL);
+  cr_assert_eq(rctx_poll(c, no_fds, 1, INT64_MAX), -EINVAL);
+  cr_assert_eq(rctx_cond_wait(none, &cond, &mutex), -EINVAL);
+  cr_assert_eq(rctx_cond_wait(c, no_cond, &mutex), -EINVAL);
+  cr_assert_eq(rctx_cond_wait(c, &cond, no_mutex), -EINVAL);
+  cr_assert_eq(rctx_manager_wait_for_completion(no_manager, c, INT64_MAX), -EINVAL);
+  cr_assert_eq(rctx_manager_wait_for_completion(rctx_manager_default(), none, INT64_MAX), -EINVAL);
+  pthread_mutex_unlock(&mutex);
+}
+
+Test(misuse_release, managers_of_null_say_einval_or_nothing) {
+  rctx_manager *made = NULL, *standard = rctx_manager_default();
+  struct rctx_executor empty = {0};
+  struct rctx_stats stats;
+  void *value = &destroyed;
+  cr_assert_eq(rctx_manager_create(no_options, &made), -EINVAL);
+  cr_assert_eq(rctx_manager_create(&(struct rctx_manager_options){0}, no_made), -EINVAL);
+  cr_assert_eq(rctx_manager_create(&(struct rctx_manager_options){.executor = &empty}, &made), -EINVAL);
+  cr_assert_null(made);
+  cr_assert_eq(rctx_manager_destroy(no_manager), -EINVAL);
+  cr_assert_eq(rctx_quiesce(no_manager, INT64_MAX), -EINVAL);
+  cr_assert_eq(rctx_trim(no_manager), 0);
+  cr_assert_eq(rctx_advance(no_manager, 0, 0), 0);
+  rctx_next(no_manager, 0);
+  rctx_manager_now(no_manager);
+  rctx_manager_background(no_manager);
+  rctx_stats(no_manager, &stats);
+  rctx_stats(standard, no_stats);
+  refused(rctx_manager_create_cancellable(no_manager, rctx_background()));
+  refused(rctx_manager_create_cancellable(standard, none));
+  refused(rctx_manager_create_timeout(no_manager, rctx_background(), 1000));
+  refused(rctx_manager_create_timeout(standard, none, 1000));
+  refused(rctx_manager_add_value(no_manager, rctx_background(), &key, NULL));
+  refused(rctx_manager_add_value(standard, none, &key, NULL));
+  refused(rctx_manager_add_value(standard, rctx_background(), no_key, NULL));
+  cr_assert_not(rctx_manager_get_value(no_manager, rctx_background(), &key, &value));
+  cr_assert_not(rctx_manager_get_value(standard, none, &key, &value));
+  cr_assert_not(rctx_manager_get_value(standard, rctx_background(), no_key, &value));
+  cr_assert_not(rctx_manager_get_value(standard, rctx_background(), &key, no_slot));
+  cr_assert_eq(value, (void *)&destroyed);
 }

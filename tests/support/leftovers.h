@@ -15,9 +15,12 @@ static inline void nothing_left(rctx_manager *manager) {
   struct rctx_stats left;
   int quiet = rctx_quiesce(manager, rctx_now() + LEFTOVERS_PATIENCE_S * INT64_C(1000000000));
   rctx_stats(manager, &left);
-  if (quiet == 0 && left.contexts == 0 && left.timers == 0 && left.deferred == 0 && left.callbacks == 0) return;
-  fprintf(stderr, "left over: quiesce %d, contexts %zu, timers %zu, deferred %zu, callbacks %zu\n", quiet,
-          left.contexts, left.timers, left.deferred, left.callbacks);
+  if (quiet == 0 && left.contexts == 0 && left.timers == 0 && left.deferred == 0 && left.callbacks == 0 &&
+      left.tasks == 0 && left.orphans == 0)
+    return;
+  fprintf(stderr,
+          "left over: quiesce %d, contexts %zu, timers %zu, deferred %zu, callbacks %zu, tasks %zu, orphans %zu\n",
+          quiet, left.contexts, left.timers, left.deferred, left.callbacks, left.tasks, left.orphans);
   abort();
 }
 

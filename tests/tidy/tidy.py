@@ -17,15 +17,17 @@ LAYERS = [
     ["wheel", "rcu", "queue"],
     ["tree.h"],
     ["memory.h", "timer.h"],
+    ["executor.h"],
     ["manager.h"],
     ["memory"],
     ["timer"],
     ["value", "arena"],
     ["tree"],
-    ["context", "after", "wait"],
-    ["loop"],
-    ["manager"],
-    ["inspect"],
+    ["context", "after"],
+    ["wait", "loop", "executor"],
+    ["group"],
+    ["manager", "signal"],
+    ["inspect", "drain", "leaks", "testing", "log"],
 ]
 WITHOUT_LAYER = {"version"}
 LAYER_OF = {name: level for level, names in enumerate(LAYERS) for name in names}
@@ -125,6 +127,13 @@ def atomic_rules(path, lines):
             yield index + 1, "ordered atomic access without a comment in its statement or on the line before"
 
 
+def adapter_rules(path, lines):
+    for number, line in enumerate(lines, 1):
+        found = INCLUDE.match(line)
+        if found and (found.group(1).startswith("core/") or "\"" in line and layer_of(found.group(1)) is not None):
+            yield number, f"an adapter includes {found.group(1)}: it knows the public headers only"
+
+
 def public_header_rules(path, lines):
     for number, line in enumerate(lines, 1):
         found = INCLUDE.match(line)
@@ -155,12 +164,14 @@ def rules_for(path, docs_only):
     yield text_rules
     if path.endswith(C_SUFFIXES):
         yield c_rules
-        if path.startswith(("core/", "examples/")):
+        if path.startswith(("core/", "adapters/", "examples/")):
             yield function_rules
         if path.startswith("core/"):
             yield include_rules
             yield atomic_rules
-        if path.startswith("include/"):
+        if path.startswith("adapters/") and not path.endswith("_test.c"):
+            yield adapter_rules
+        if path.startswith(("include/", "adapters/include/")):
             yield public_header_rules
 
 
