@@ -24,6 +24,7 @@
  *
  * PLANT BUG_LAST_LEAVER_ONE_STRIPE: the leaver unlinks under its own stripe lock and then looks at the other lists
  * PLANT BUG_DROP_ONE_LOCK: the drop sets DROPPED under the state lock only
+ * PLANT BUG_STRIPES_UNLOCKED_FIRST: the drop and the last leaver unlock the stripes and then store the word
  * PLANT BUG_DEFER_BEFORE_RELOCK: whether memory must wait is decided by the word read before the locks were taken again
  * PLANT BUG_PIN_FROM_ZERO: the driver takes its reference without looking whether the count is 0
  * PLANT BUG_NOTIFY_PIN_FROM_ZERO: the same, for the walk that is going to notify
@@ -72,12 +73,18 @@ inline DROP()
 			:: refs == 1 && !(s_ & DROPPED) && !no_children(1) -> s_ = s_ | DROPPED; h_ = 0
 			:: else -> assert(refs); refs--; h_ = (refs == 0)
 			fi;
-#ifndef BUG_DROP_ONE_LOCK
-			UNLOCK_STRIPE(0); UNLOCK_STRIPE(1);
-			all_ = 0;
-#endif
+#if defined(BUG_DROP_ONE_LOCK)
 			UNLOCK(1, s_)
 		}
+#elif defined(BUG_STRIPES_UNLOCKED_FIRST)
+			UNLOCK_STRIPE(0); UNLOCK_STRIPE(1)
+		}
+		d_step { all_ = 0; UNLOCK(1, s_) }
+#else
+			all_ = 0; UNLOCK(1, s_)
+		}
+		d_step { UNLOCK_STRIPE(0); UNLOCK_STRIPE(1) }
+#endif
 		if
 		:: h_ -> h_ = 0; RELEASE()
 		:: else
