@@ -393,6 +393,7 @@ static void *send_realtime(void *arg) {
 }
 
 Test(signal, no_signal_is_lost_for_the_host_while_contexts_come_and_go__SIG_2) {
+  NEEDS_SIGNALS_AT_ONCE();
   pthread_t sender;
   struct sigaction before = host_installs(SIGRTMIN + 3, SA_SIGINFO | SA_RESTART, 0);
   atomic_store(&keep_sending, true);
