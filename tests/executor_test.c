@@ -1049,7 +1049,8 @@ Test(executor, it_allocates_nothing_once_warm) {
   bool right = true;
   size_t requests = 1;
   uint64_t asked = 1;
-  for (int i = 0; i < 20 && (requests || asked); i++) { // blocks gather where they are freed: that takes a while to fill
+  for (int i = 0; i < 20 && (requests || asked);
+       i++) { // blocks gather where they are freed: that takes a while to fill
     size_t calls = atomic_load(&counting.calls);
     uint64_t before = bytes_asked_of_malloc();
     right = execute_and_compare(c, 1000);
