@@ -451,11 +451,16 @@ static COLD bool give_up_locked(rctx *node) {
   struct rctx__stripe *stripes = stripes_of(node, &count);
   stripes_lock_all(stripes, count);
   bool dead = false;
-  /* Acquire: what other holders did before they let go. Pins may still raise it; they give up here, too. */
-  if (load_acquire(&node->refs) == 1 && !(s & STATE_DROPPED) && any_child(node, stripes, count)) {
-    s |= STATE_DROPPED; /* the last reference is the children's now */
-  } else {
-    dead = sub_acq_rel(&node->refs, 1U) == 1; /* partner: itself, in other threads */
+  /* One step decides and lowers: others raise the count (pins, rctx_ref) and lower it from above 1 without this lock. Acquire: what
+   * other holders did before they let go. */
+  uint32_t refs = load_acquire(&node->refs); /* partner: itself, in other threads */
+  for (;;) {
+    if (refs == 1 && !(s & STATE_DROPPED) && any_child(node, stripes, count)) {
+      s |= STATE_DROPPED; /* the last reference is the children's now */
+      break;
+    }
+    dead = refs == 1;
+    if (cas_acq_rel(&node->refs, &refs, refs - 1)) break; /* partner: as above */
   }
   rctx__state_unlock(node, s); /* first: who takes a stripe's lock next must see DROPPED */
   stripes_unlock_all(stripes, count);

@@ -626,3 +626,35 @@ static void striped_check(void) {
 Test(regression, a_striped_parent_goes_with_its_last_child_also_when_its_handle_is_dropped_meanwhile) {
   run((struct plan){striped_set_up, striped_act, striped_check}, 6000);
 }
+
+// ---- the handle is dropped while somebody refs and unrefs ------------------------------------------------------------
+// Who drops the last reference of a parent leaves it to the children. It looked at the count and lowered it in two steps: a
+// reference that was there at the first and gone at the second made it free a parent that has a child.
+
+static void passing_set_up(void) {
+  striped_set_up();
+  test.child = rctx_with_cancel(test.parent);
+}
+
+static void passing_act(unsigned index) {
+  struct rctx_info info;
+  if (index == 0) {
+    spin();
+    rctx_drop(test.parent);
+    return;
+  }
+  for (int i = 0; i < 8; i++) {
+    rctx_inspect(test.child, &info); // its parent is there as long as the child is
+    rctx_unref(rctx_ref(info.parent));
+  }
+}
+
+static void passing_check(void) {
+  cr_assert_eq(atomic_load(&test.calls), 0, "the parent of a live child is gone in round %u", test.round);
+  rctx_end(test.child);
+  cr_assert_eq(atomic_load(&test.calls), 1, "the parent is still there in round %u", test.round);
+}
+
+Test(regression, a_parent_stays_when_a_reference_comes_and_goes_while_its_handle_is_dropped) {
+  run((struct plan){passing_set_up, passing_act, passing_check}, 20000);
+}
