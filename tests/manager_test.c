@@ -585,22 +585,28 @@ Test(manager, an_orphan_on_another_managers_executor_keeps_both) {
   cr_assert_eq(rctx_quiesce(fake.manager, INT64_MAX), 0);
 }
 
+struct timed_wait {
+  rctx *ctx;
+  atomic_bool over;
+};
+
 static void wait_by_this_clock(unsigned index, void *arg) {
+  struct timed_wait *shared = arg;
   if (index == 0) {
-    cr_assert_eq(rctx_manager_wait_for_completion(fake.manager, arg, SECOND), 0);
+    cr_assert_eq(rctx_manager_wait_for_completion(fake.manager, shared->ctx, SECOND), 0);
     cr_assert_geq(fake_now(), FAKE_START + SECOND);
-  } else {
-    for (int i = 0; i < 5; i++) {
-      usleep(300);
-      fake_go(SECOND);
-    }
-    fake_go(100 * SECOND);
+    atomic_store(&shared->over, true);
+  }
+  while (index == 1 && !atomic_load(&shared->over)) { // however late it began
+    usleep(300);
+    fake_go(SECOND);
   }
 }
 
 Test(manager, wait_for_completion_is_by_this_managers_clock) {
   RCTX_SCOPED rctx *c = rctx_with_cancel(rctx_background());
-  threads_run(2, wait_by_this_clock, c); // of the default manager, and yet by the other's clock
+  struct timed_wait shared = {.ctx = c};
+  threads_run(2, wait_by_this_clock, &shared); // of the default manager, and yet by the other's clock
   int64_t until = rctx_now() + 2 * MS;
   RCTX_SCOPED rctx *of_fake = rctx_with_cancel(fake_root());
   cr_assert_eq(rctx_manager_wait_for_completion(rctx_manager_default(), of_fake, 2 * MS), 0, "and the other way round");
