@@ -3,6 +3,7 @@
 // Interleavings are forced, not hoped for: a second callback in the canceller, an embedder's executor that is driven by hand,
 // pthread_create() and sigaction() of our own in front of the C library's.
 #include "support/check.h"
+#include "support/tasks.h"
 #include "support/watchdog.h"
 
 #include "core/manager.h"
@@ -444,6 +445,7 @@ Test(regression_work, a_pool_of_a_manager_without_contexts_works_in_the_child) {
   rctx *ctx = rctx_with_cancel(rctx_background());
   struct rctx_after node = {.rctx__state = 0};
   cr_assert_eq(rctx_after_on(ctx, &node, pool, RCTX_ON_ENDED_RUN, nothing, NULL), 0); // starts a thread
+  tasks_rest();
   pid_t child = fork();
   if (child == 0) {
     rctx_after_fork_child();
@@ -480,6 +482,7 @@ Test(regression_work, a_context_that_another_thread_was_waiting_on_can_be_cancel
   pthread_t sleepers[4];
   for (int i = 0; i < 4; i++) sleepers[i] = start(execute_sleep, ctx);
   usleep(100000);
+  tasks_rest();
   pid_t child = fork();
   if (child == 0) {
     rctx_after_fork_child();
@@ -514,6 +517,7 @@ Test(regression_work, a_task_that_is_queued_when_another_thread_forks_runs_once_
   usleep(100000);
   pthread_t other = start(execute_write, busy.manager);
   usleep(100000);
+  tasks_rest();
   pid_t child = fork();
   if (child == 0) {
     rctx_after_fork_child();

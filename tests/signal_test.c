@@ -470,16 +470,6 @@ static void *read_once(void *arg) {
   return NULL;
 }
 
-static bool sleeps(int tid) {
-  char path[64], line[256] = "";
-  snprintf(path, sizeof path, "/proc/self/task/%d/stat", tid);
-  int fd = open(path, O_RDONLY);
-  if (fd < 0 || read(fd, line, sizeof line - 1) < 0) return false;
-  close(fd);
-  const char *state = strrchr(line, ')');
-  return state && state[2] == 'S';
-}
-
 static int read_interrupted_with(int flags) {
   int ends[2];
   pthread_t thread;
@@ -489,7 +479,7 @@ static int read_interrupted_with(int flags) {
   struct sigaction before = host_installs(SIGUSR1, flags, 0);
   rctx *c = rctx_with_signal(rctx_background(), SIGUSR1, 0);
   cr_assert_eq(pthread_create(&thread, NULL, read_once, &reader), 0);
-  while (atomic_load(&reader.tid) == 0 || !sleeps(atomic_load(&reader.tid))) sched_yield();
+  while (atomic_load(&reader.tid) == 0 || !task_sleeps(atomic_load(&reader.tid))) sched_yield();
   pthread_kill(thread, SIGUSR1);
   ended_by(c, SIGUSR1);
   if (flags & SA_RESTART) {
@@ -1072,6 +1062,7 @@ Test(signal, signal_and_end_by_hand_at_once) {
 static int in_a_child(void (*body)(void *arg), void *arg) {
   int status = -1;
   fflush(NULL);
+  tasks_rest();
   pid_t child = fork();
   cr_assert_geq(child, 0);
   if (child == 0) {
