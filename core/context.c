@@ -350,6 +350,19 @@ rctx *rctx_derive(const rctx *parent, const struct rctx_spec *spec) {
   return own_deadline ? publish_with_timer(node, now_ns) : publish(node);
 }
 
+rctx *rctx__derive_merged(const rctx *parent, const struct rctx__merged_spec *spec) {
+  struct rctx_value hidden = {&rctx__merge_key, spec->merge, NULL};
+  rctx *node = node_new(rctx__mutable(parent), spec->values_from, parent->manager, NODE_CANCEL);
+  if (unlikely(node == NULL)) return NULL;
+  if (rctx__values_add(node, &hidden, 1, false) != 0) {
+    node_abandon(node);
+    return NULL;
+  }
+  node->own = (uint8_t)((node->own & ~HAS_DEADLINE) | (spec->has_deadline ? HAS_DEADLINE : 0));
+  node->deadline_ns = spec->has_deadline ? spec->deadline_ns : INT64_MAX;
+  return publish(node);
+}
+
 /* ---- ending ------------------------------------------------------------------------------------------------------ */
 
 static bool cancel(rctx *ctx, const struct rctx_cause *cause) {
@@ -437,12 +450,16 @@ void rctx__null_seen(void) {}
 
 /* The node where its end started, and how many levels up that is. */
 static const rctx *where_it_ended(const rctx *ctx, unsigned *levels_up) {
-  *levels_up = 0;
-  while ((load_acquire(&ctx->state) & STATE_ORIGIN) == ORIGIN_PARENT) { /* partner: mark() */
-    ctx = ctx->parent;
-    ++*levels_up;
+  for (*levels_up = 0;; ++*levels_up) {
+    uint32_t origin = load_acquire(&ctx->state) & STATE_ORIGIN; /* partner: mark() */
+    if (origin == ORIGIN_PARENT) {
+      ctx = ctx->parent;
+    } else if (origin == ORIGIN_LOCAL && load_relaxed(&ctx->cause) == &rctx__merged_cause) { /* before the mark */
+      ctx = rctx__merge_winner(ctx);
+    } else {
+      return ctx;
+    }
   }
-  return ctx;
 }
 
 static const struct rctx_cause *cause_at(const rctx *ctx) {

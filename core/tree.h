@@ -152,6 +152,19 @@ rctx *rctx__refuse_spec(int err, const struct rctx_spec *spec);
 /** context.c: rctx_why() for the library itself: not counted as a look. */
 int rctx__why(const rctx *ctx, struct rctx_why *why);
 
+/* For merge.c. */
+struct rctx__merged_spec {
+  struct rctx__merge *merge;
+  const rctx *values_from;
+  bool has_deadline; /* to be shown only: the parents' timers end it */
+  int64_t deadline_ns;
+};
+/** context.c: a context that carries a merge. NULL: no memory; then nothing has been taken. */
+rctx *rctx__derive_merged(const rctx *parent, const struct rctx__merged_spec *spec);
+/** merge.c: the cause that stands for "see the winner", and the winner. */
+extern const struct rctx_cause rctx__merged_cause;
+const rctx *rctx__merge_winner(const rctx *ctx);
+
 /** Mark a node ended: err > 0, one of the ORIGIN_ bits, perhaps STATE_TIMED_OUT. Then its subtree; then notify. True if
  *  this call ended it. Either way the subtree is marked on return. The caller holds a reference. */
 bool rctx__finish(rctx *node, uint32_t how);

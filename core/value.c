@@ -14,10 +14,11 @@ const struct rctx_key rctx__name_key = {.name = "rctx.name"};
 const struct rctx_key rctx__deadline_cause_key = {.name = "rctx.deadline_cause"};
 const struct rctx_key rctx__held_key = {.name = "rctx.held"};
 const struct rctx_key rctx__drain_key = {.name = "rctx.drain"};
+const struct rctx_key rctx__merge_key = {.name = "rctx.merge"};
 
 static bool hidden(const struct rctx_key *key) {
   return key == &rctx__name_key || key == &rctx__deadline_cause_key || key == &rctx__held_key ||
-         key == &rctx__drain_key;
+         key == &rctx__drain_key || key == &rctx__merge_key;
 }
 
 static struct rctx__block *block_of(uintptr_t values) {
@@ -116,7 +117,8 @@ static void fill_slots(struct rctx__block *block, unsigned at, const struct rctx
     entry->value = from->value;
     entry->destroy = from->destroy;
     node->summary |= summary_bit(hash);
-    if (values[i].destroy || values[i].key == &rctx__held_key) node->own |= OWN_DESTROYERS;
+    if (values[i].destroy || values[i].key == &rctx__held_key || values[i].key == &rctx__merge_key)
+      node->own |= OWN_DESTROYERS;
   }
   node->own |= OWN_VALUES;
 }
@@ -209,7 +211,9 @@ static void each_own(const rctx *node, void (*fn)(const struct rctx_value *value
 
 static void bury_one(const struct rctx_value *value, void *arg) {
   rctx **held = arg;
-  if (value->key == &rctx__held_key) {
+  if (value->key == &rctx__merge_key) {
+    rctx__merge_bury(value->value, held);
+  } else if (value->key == &rctx__held_key) {
     rctx *other = value->value;
     if (!rctx__give_up(other)) return;
     other->link = *held;

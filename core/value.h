@@ -33,7 +33,7 @@ struct rctx__block {
 };
 
 /** Keys of the library's own, never shown: what a context carries beside its values. */
-extern const struct rctx_key rctx__name_key, rctx__deadline_cause_key, rctx__held_key, rctx__drain_key;
+extern const struct rctx_key rctx__name_key, rctx__deadline_cause_key, rctx__held_key, rctx__drain_key, rctx__merge_key;
 
 /** Add bindings to a node that is not linked yet. Returns 0 or -ENOMEM, and then none of these was added (nothing is destroyed).
  *  share: may use free slots of the block that node->values came from (its parent's). */
@@ -45,6 +45,10 @@ void rctx__values_bury_slow(rctx *node, rctx **held);
 static inline void rctx__values_bury(rctx *node, rctx **held) {
   if (unlikely(node->own & OWN_DESTROYERS)) rctx__values_bury_slow(node, held);
 }
+
+/** merge.c: let go of what a merge holds; as above. */
+struct rctx__merge;
+void rctx__merge_bury(struct rctx__merge *merge, rctx **held);
 
 /** Call fn for the node's own bindings, newest first, hidden ones left out. */
 void rctx__each_own_value(const rctx *node, void (*fn)(const struct rctx_value *value, void *arg), void *arg);

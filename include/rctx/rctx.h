@@ -12,6 +12,7 @@
 #include <rctx/leaks.h>
 #include <rctx/log.h>
 #include <rctx/manager.h>
+#include <rctx/merge.h>
 #include <rctx/signal.h>
 #include <rctx/value.h>
 #include <rctx/wait.h>

@@ -24,7 +24,7 @@ LAYERS = [
     ["value", "arena"],
     ["tree"],
     ["context", "after"],
-    ["wait", "loop", "executor"],
+    ["wait", "loop", "executor", "merge"],
     ["group"],
     ["manager", "signal"],
     ["inspect", "drain", "leaks", "testing", "log"],
