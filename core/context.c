@@ -68,9 +68,9 @@ static inline __attribute__((always_inline)) rctx *node_new(rctx *parent, const 
   node->pprev = NULL;
   atomic_init(&node->children, NULL);
   node->manager = manager;
-  node->deadline_ns = has_deadline ? parent->deadline_ns : INT64_MAX;
+  atomic_init(&node->deadline_ns, has_deadline ? load_relaxed(&parent->deadline_ns) : INT64_MAX); /* const as a rule */
   node->kind = kind;
-  node->own = has_deadline ? HAS_DEADLINE : 0;
+  node->own = has_deadline ? parent->own & (HAS_DEADLINE | CLIMB) : 0;
   node->stripe = 0;
   node->timer_shard = 0;
   atomic_init(&node->timer_state, TIMER_NONE);
@@ -110,7 +110,7 @@ rctx *rctx_without_cancel(const rctx *parent) {
   if (unlikely(node == NULL)) return rctx__error_context(-ENOMEM);
   atomic_init(&node->state, STATE_ENDLESS);
   node->own = 0;
-  node->deadline_ns = INT64_MAX;
+  atomic_init(&node->deadline_ns, INT64_MAX);
   return publish(node);
 }
 
@@ -125,11 +125,14 @@ static void destroy_cause(void *cause) {
   self->destroy(self);
 }
 
+/* It has a deadline that will not move: one comparison tells which of two is earlier. */
+static inline bool inherits_for_good(const rctx *node) { return (node->own & (HAS_DEADLINE | CLIMB)) == HAS_DEADLINE; }
+
 /* Give the node its own deadline unless the parent's is earlier. Returns true if the node keeps `cause`. */
 static inline bool set_deadline(rctx *node, int64_t deadline_ns) {
-  if ((node->own & HAS_DEADLINE) && node->deadline_ns < deadline_ns) return false;
+  if (inherits_for_good(node) && load_relaxed(&node->deadline_ns) < deadline_ns) return false; /* nobody else has it */
   node->own |= OWN_DEADLINE | HAS_DEADLINE;
-  node->deadline_ns = deadline_ns;
+  atomic_init(&node->deadline_ns, deadline_ns);
   return true;
 }
 
@@ -147,7 +150,8 @@ static int keep_cause(rctx *node, const struct rctx_cause *cause) {
 /* The parent's deadline is the same and its timer (or an ancestor's) ends this node, too. */
 static inline bool parent_ends_it(const rctx *node) {
   const rctx *parent = node->parent;
-  return (parent->own & HAS_DEADLINE) && parent->deadline_ns <= node->deadline_ns &&
+  return inherits_for_good(parent) &&
+         load_relaxed(&parent->deadline_ns) <= load_relaxed(&node->deadline_ns) && /* const */
          rctx__same_clock(parent->manager, node->manager);
 }
 
@@ -157,8 +161,9 @@ static void expire(rctx *node) { rctx__finish(node, node->deadline_code | ORIGIN
  * destroyed and an ended context returned. */
 static rctx *publish_with_timer(rctx *node, int64_t now_ns) {
   int armed = ARM_DONE;
-  bool endless = node->deadline_ns == INT64_MAX;
-  bool due = !endless && node->deadline_ns <= now_ns;
+  int64_t deadline_ns = load_relaxed(&node->deadline_ns); /* nobody else has it yet */
+  bool endless = deadline_ns == INT64_MAX && !(node->own & OWN_MOVABLE);
+  bool due = !endless && deadline_ns <= now_ns;
   if (!due && !endless && !parent_ends_it(node) &&
       !rctx__done(load_relaxed(&node->parent->state))) { /* a hint: linking decides */
     armed = rctx__timer_arm(node);
@@ -231,6 +236,45 @@ rctx *rctx_with_timeout_at_cause(const rctx *parent, int64_t now_ns, int64_t tim
                                  const struct rctx_cause *cause) {
   if (misused(parent == NULL, NEED_PARENT)) return refuse_deadline(cause);
   return with_deadline(parent, now_ns, rctx__add_ns(now_ns, timeout_ns), cause);
+}
+
+/* ---- deadlines that move ----------------------------------------------------------------------------------------- */
+
+int rctx_move_deadline(rctx *ctx, int64_t deadline_ns) {
+  if (misused(ctx == NULL, NEED_CTX) || misused(gone(ctx), IS_DEAD)) return -EINVAL;
+  if (!(ctx->own & OWN_MOVABLE)) return -EINVAL;
+  if (rctx__done(load_acquire(&ctx->state))) return rctx_err(ctx);                                /* partner: mark() */
+  if (deadline_ns <= rctx__now(ctx->manager) || !rctx__timer_move(ctx, deadline_ns)) expire(ctx); /* due, or it was */
+  return rctx_err(ctx);
+}
+
+static const struct rctx_cause idle_cause = {-ETIMEDOUT, RCTX_ORIGIN_DEADLINE, "idle: no progress", NULL, 0, NULL,
+                                             NULL};
+
+rctx *rctx_with_idle(const rctx *parent, int64_t idle_ns) {
+  if (misused(parent == NULL, NEED_PARENT)) return rctx__error_context(-EINVAL);
+  rctx *ctx = rctx_derive(
+      parent, &(struct rctx_spec){.timeout_ns = RCTX_BUDGET(idle_ns), .movable = true, .deadline_cause = &idle_cause});
+  struct rctx__ext *ext = rctx__is_static(ctx) ? NULL : rctx__ext_get(ctx);
+  if (ext == NULL) {
+    int err = rctx__is_static(ctx) ? rctx_err(ctx) : -ENOMEM;
+    rctx_end(ctx);
+    return rctx__error_context(err);
+  }
+  ext->idle_ns = idle_ns;
+  return ctx;
+}
+
+void rctx_touch_at(rctx *ctx, int64_t now_ns) {
+  if (misused(ctx == NULL, NEED_CTX) || misused(gone(ctx), IS_DEAD)) return;
+  struct rctx__ext *ext = load_relaxed(&ctx->ext); /* there since rctx_with_idle() */
+  if (!(ctx->own & OWN_MOVABLE) || ext == NULL || ext->idle_ns == 0) return;
+  store_relaxed(&ctx->deadline_ns, rctx__add_ns(now_ns, ext->idle_ns)); /* the timer looks at it when it fires */
+}
+
+void rctx_touch(rctx *ctx) {
+  if (misused(ctx == NULL, NEED_CTX)) return;
+  rctx_touch_at(ctx, rctx__now(ctx->manager));
 }
 
 /* ---- values and specs -------------------------------------------------------------------------------------------- */
@@ -339,7 +383,8 @@ rctx *rctx_derive(const rctx *parent, const struct rctx_spec *spec) {
   bool wants_deadline = spec->timeout_ns != 0 || spec->deadline_ns != 0;
   int64_t now_ns = spec->now_ns;
   if (wants_deadline && now_ns == 0) now_ns = rctx__now(manager);
-  bool own_deadline = wants_deadline && set_deadline(node, spec_deadline(spec, now_ns));
+  if (unlikely(spec->movable)) node->own |= OWN_MOVABLE | CLIMB;
+  bool own_deadline = (wants_deadline || spec->movable) && set_deadline(node, spec_deadline(spec, now_ns));
   bool keeps_cause = own_deadline && spec->deadline_cause;
   if (unlikely(spec_values(node, spec, keeps_cause) != 0)) {
     spec_release_held(node, spec);
@@ -359,7 +404,8 @@ rctx *rctx__derive_merged(const rctx *parent, const struct rctx__merged_spec *sp
     return NULL;
   }
   node->own = (uint8_t)((node->own & ~HAS_DEADLINE) | (spec->has_deadline ? HAS_DEADLINE : 0));
-  node->deadline_ns = spec->has_deadline ? spec->deadline_ns : INT64_MAX;
+  if (spec->may_move) node->own |= CLIMB; /* what is derived below keeps deadlines of its own */
+  atomic_init(&node->deadline_ns, spec->has_deadline ? spec->deadline_ns : INT64_MAX);
   return publish(node);
 }
 
@@ -500,10 +546,26 @@ int rctx_why(const rctx *ctx, struct rctx_why *why) {
   return rctx__why(ctx, why);
 }
 
+/* The earliest of the way up, as far as deadlines may move; above that, the inherited one is it. */
+static COLD int64_t climb(const rctx *ctx) {
+  int64_t earliest_ns = INT64_MAX;
+  for (; ctx && (ctx->own & HAS_DEADLINE); ctx = ctx->parent) {
+    int64_t its_ns = load_relaxed(&ctx->deadline_ns); /* a time of this moment */
+    bool counts = (ctx->own & OWN_DEADLINE) || !(ctx->own & CLIMB);
+    if (counts && its_ns < earliest_ns) earliest_ns = its_ns;
+    if (!(ctx->own & CLIMB)) break;
+  }
+  return earliest_ns;
+}
+
+static inline int64_t deadline_of(const rctx *ctx) {
+  return unlikely(ctx->own & CLIMB) ? climb(ctx) : load_relaxed(&ctx->deadline_ns); /* const */
+}
+
 bool rctx_deadline(const rctx *ctx, int64_t *deadline_ns) {
   if (misused(ctx == NULL, NEED_CTX) || misused(deadline_ns == NULL, "deadline_ns is NULL")) return false;
   if (!(ctx->own & HAS_DEADLINE)) return false;
-  *deadline_ns = ctx->deadline_ns;
+  *deadline_ns = deadline_of(ctx);
   return true;
 }
 
@@ -512,9 +574,10 @@ int64_t rctx_remaining_at(const rctx *ctx, int64_t now_ns) {
   rctx__look_here(ctx);
   if (rctx_err(ctx)) return 0;
   if (!(ctx->own & HAS_DEADLINE)) return INT64_MAX;
-  if (ctx->deadline_ns <= now_ns) return 0;
+  int64_t deadline_ns = deadline_of(ctx);
+  if (deadline_ns <= now_ns) return 0;
   int64_t left;
-  return __builtin_sub_overflow(ctx->deadline_ns, now_ns, &left) ? INT64_MAX : left;
+  return __builtin_sub_overflow(deadline_ns, now_ns, &left) ? INT64_MAX : left;
 }
 
 int64_t rctx_remaining(const rctx *ctx) {

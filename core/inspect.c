@@ -107,8 +107,8 @@ static size_t print_derivation(const struct description *to, const rctx *ctx, ch
   } else if (ctx->kind == NODE_DETACHED) {
     n = snprintf(buf, size, ".WithoutCancel");
   } else if (ctx->own & OWN_DEADLINE) {
-    double left = (double)ctx->deadline_ns - (double)to->now_ns;
-    n = snprintf(buf, size, ".WithDeadline(%.3fs [%.3fs])", (double)ctx->deadline_ns / 1e9, left / 1e9);
+    double deadline_ns = (double)load_relaxed(&ctx->deadline_ns), left = deadline_ns - (double)to->now_ns; /* of now */
+    n = snprintf(buf, size, ".WithDeadline(%.3fs [%.3fs])", deadline_ns / 1e9, left / 1e9);
   } else if (ctx->kind == NODE_CANCEL) {
     n = snprintf(buf, size, ".WithCancel");
   }

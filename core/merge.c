@@ -177,6 +177,7 @@ static rctx *make(struct rctx_merge_link *links, const rctx *const *parents, siz
   }
   struct rctx__merged_spec spec = {.merge = merge, .values_from = parents[0]};
   spec.has_deadline = shown_deadline(merge, manager, &spec.deadline_ns);
+  for (size_t i = 0; i < n; i++) spec.may_move |= (parents[i]->own & CLIMB) != 0;
   merge->ctx = rctx__derive_merged(all ? &manager->root : parents[0], &spec);
   if (merge->ctx == NULL) {
     rctx *held = NULL;

@@ -64,8 +64,19 @@ static int64_t first_event(struct rctx__timers *timers, bool going_to_sleep) {
   return until;
 }
 
+/* A deadline that was moved later while its timer stood where it was: put the timer there. */
+static bool put_off_locked(const struct rctx__timers *timers, struct rctx__shard *shard, struct rctx *node,
+                           uint64_t to) {
+  uint64_t tick = deadline_tick(timers, load_relaxed(&node->deadline_ns)); /* a touch that comes later is too late */
+  if (tick <= to) return false;
+  node->timer.tick = tick;
+  rctx__wheel_add(&shard->wheel, &node->timer);
+  return true;
+}
+
 /* Take up to `max` due nodes out of a shard, each pinned. *more: stopped before the shard was done. */
-static size_t collect(struct rctx__shard *shard, uint64_t to, struct rctx **due, size_t max, bool *more) {
+static size_t collect(const struct rctx__timers *timers, struct rctx__shard *shard, uint64_t to, struct rctx **due,
+                      size_t max, bool *more) {
   size_t n = 0;
   size_t work = WORK_PER_LOCK;
   rctx__take(&shard->lock);
@@ -73,6 +84,7 @@ static size_t collect(struct rctx__shard *shard, uint64_t to, struct rctx **due,
     struct rctx__wheel_entry *entry = rctx__wheel_advance(&shard->wheel, to, &work);
     if (entry == NULL) break;
     struct rctx *node = node_of(entry);
+    if (unlikely(node->own & OWN_MOVABLE) && put_off_locked(timers, shard, node, to)) continue;
     shard->armed--;
     bool pinned = rctx__pin(node);
     store_release(&node->timer_state,
@@ -84,13 +96,13 @@ static size_t collect(struct rctx__shard *shard, uint64_t to, struct rctx **due,
   return n;
 }
 
-static size_t advance_shard(struct rctx__shard *shard, uint64_t to, size_t budget) {
+static size_t advance_shard(const struct rctx__timers *timers, struct rctx__shard *shard, uint64_t to, size_t budget) {
   struct rctx *due[COLLECT];
   size_t done = 0;
   bool more = true;
   while (more && done < budget) {
     size_t room = budget - done < COLLECT ? budget - done : COLLECT;
-    size_t n = collect(shard, to, due, room, &more);
+    size_t n = collect(timers, shard, to, due, room, &more);
     for (size_t i = 0; i < n; i++) {
       rctx__finish(due[i], due[i]->deadline_code | ORIGIN_OWN | STATE_TIMED_OUT);
       rctx__drop(due[i]);
@@ -110,7 +122,7 @@ static size_t advance(struct rctx_manager *manager, int64_t now_ns, size_t budge
   rctx__begin(manager,
               &manager->busy); /* before the first mark: who sees an end and then quiesces waits for our pins */
   for (unsigned i = 0; i < timers->shard_count && done < budget; i++) {
-    done += advance_shard(&shards[i], to, budget - done);
+    done += advance_shard(timers, &shards[i], to, budget - done);
   }
   if (process == load_relaxed(&rctx__process))
     rctx__finished(&manager->busy); /* else: the child of a fork in a callback */
@@ -191,7 +203,7 @@ int rctx__timer_arm(struct rctx *node) {
   struct rctx__heap *heap = rctx__heap_here;
   node->timer_shard = (uint8_t)((heap ? heap->index : 0) & (timers->shard_count - 1));
   struct rctx__shard *shard = &shards[node->timer_shard];
-  uint64_t tick = deadline_tick(timers, node->deadline_ns);
+  uint64_t tick = deadline_tick(timers, load_relaxed(&node->deadline_ns)); /* nobody else has the node yet */
   rctx__take(&shard->lock);
   if (unlikely(tick <= shard->wheel.now)) { /* the driver has been there already */
     rctx__unlock(&shard->lock);
@@ -205,6 +217,29 @@ int rctx__timer_arm(struct rctx *node) {
   rctx__unlock(&shard->lock);
   if (unlikely(earlier || first)) kick(timers);
   return ARM_DONE;
+}
+
+bool rctx__timer_move(struct rctx *node, int64_t deadline_ns) {
+  struct rctx__timers *timers = &node->manager->timers;
+  struct rctx__shard *shards = load_acquire(&timers->shards); /* partner: shards_make() */
+  if (shards == NULL) return false;
+  struct rctx__shard *shard = &shards[node->timer_shard];
+  uint64_t tick = deadline_tick(timers, deadline_ns);
+  bool earlier = false;
+  rctx__take(&shard->lock);
+  bool armed = load_relaxed(&node->timer_state) == TIMER_ARMED && tick > shard->wheel.now; /* under its lock */
+  if (armed) {
+    store_relaxed(&node->deadline_ns, deadline_ns); /* read under this lock when the timer fires */
+    if (tick < node->timer.tick) {                  /* later ones are put off when it fires */
+      rctx__wheel_remove(&shard->wheel, &node->timer);
+      node->timer.tick = tick;
+      rctx__wheel_add(&shard->wheel, &node->timer);
+      earlier = tick_ns(timers, tick) < load_relaxed(&timers->sleep_until_ns); /* under the lock: see timer.h */
+    }
+  }
+  rctx__unlock(&shard->lock);
+  if (unlikely(earlier)) kick(timers);
+  return armed;
 }
 
 bool rctx__timer_disarm_slow(struct rctx *node) {

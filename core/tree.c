@@ -301,7 +301,7 @@ static void walk_below(rctx *top, struct walk *walk) {
       __builtin_prefetch((const void *)load_relaxed(&child->next), 1);
       uint32_t how = inherited(state, parent, child);
       /* Its own deadline is no later than the parent's, which has passed: that is what ends it, with its own cause. */
-      if (unlikely(how & STATE_TIMED_OUT) && (child->own & OWN_DEADLINE)) {
+      if (unlikely(how & STATE_TIMED_OUT) && (child->own & (OWN_DEADLINE | CLIMB)) == OWN_DEADLINE) {
         how = child->deadline_code | ORIGIN_OWN | STATE_TIMED_OUT;
       }
       if (mark(child, how, walk) & DESCEND) {

@@ -41,7 +41,9 @@ enum {
   OWN_BLOCK = 2,      /* it began the value block that node->values points to */
   OWN_VALUES = 4,     /* it has bindings of its own */
   OWN_DESTROYERS = 8, /* ... some of which hold something that has to be let go */
-  HAS_DEADLINE = 16   /* deadline_ns counts */
+  HAS_DEADLINE = 16,  /* deadline_ns counts */
+  OWN_MOVABLE = 32,   /* its own deadline may be moved */
+  CLIMB = 64          /* that, or an ancestor's may: what counts is the earliest of the way up */
 };
 
 enum { TIMER_NONE = 0, TIMER_ARMED, TIMER_FIRED };
@@ -61,7 +63,7 @@ struct rctx {
   _Atomic(struct rctx *) *pprev;   /* parent's list lock; NULL: not linked (child of a root) */
   _Atomic(struct rctx *) children; /* state lock; rcu for walks */
   struct rctx_manager *manager;    /* const */
-  int64_t deadline_ns;             /* const; INT64_MAX without HAS_DEADLINE */
+  _Atomic int64_t deadline_ns;     /* const, but with OWN_MOVABLE: atomic; INT64_MAX without HAS_DEADLINE */
   uint8_t kind;                    /* const; NODE_DEAD when given back */
   uint8_t own;                     /* const */
   uint8_t stripe;                  /* parent's list lock, written once: 0 inline list, n: stripe n - 1 */
@@ -99,6 +101,7 @@ struct rctx__ext {
   struct rctx__fd done;                   /* published by STATE_FD */
   struct rctx__page *newest;              /* owner: one thread at a time (rctx_alloc) */
   size_t first_used;                      /* owner: bytes cut from the first page */
+  int64_t idle_ns;                        /* const: of rctx_with_idle() */
   struct rctx__record *record;            /* owner, before the handle is given away: leaks.c; NULL as a rule */
 };
 
@@ -158,6 +161,7 @@ struct rctx__merged_spec {
   const rctx *values_from;
   bool has_deadline; /* to be shown only: the parents' timers end it */
   int64_t deadline_ns;
+  bool may_move; /* a parent's may be moved */
 };
 /** context.c: a context that carries a merge. NULL: no memory; then nothing has been taken. */
 rctx *rctx__derive_merged(const rctx *parent, const struct rctx__merged_spec *spec);

@@ -48,7 +48,7 @@
 #define RCTX_MUST_CHECK __attribute__((warn_unused_result))
 
 /* RCTX_DERIVES: a function that returns a handle to be ended. Each compiler is told in its own words. */
-#if defined(__GNUC__) && !defined(__clang__) && __GNUC__ >= 11
+#if defined(__GNUC__) && !defined(__clang__) && __GNUC__ >= 11 && !defined(RCTX_BUILDING)
 #define RCTX_DERIVES                                                                                                   \
   RCTX_MUST_CHECK                                                                                                      \
   __attribute__((returns_nonnull, malloc(rctx_end_cause, 1), malloc(rctx_drop, 1), malloc(rctx__end_scope, 1)))

@@ -153,6 +153,7 @@ struct rctx_spec {
   const rctx *values_from; /* take inherited values from here instead of the parent: for foreign parents and merges.
                               Retained until this context is gone */
   rctx_manager *manager;   /* clock, timers and memory; NULL: the parent's */
+  bool movable;            /* rctx_move_deadline() may move its own deadline; without one it begins with none */
 };
 
 /** RCTX_BUDGET - a timeout that was computed and may have come out as 0: then it means "ended", not "none". */
@@ -172,6 +173,37 @@ struct rctx_spec {
  * Otherwise as rctx_with_deadline().
  */
 RCTX_API rctx *rctx_derive(const rctx *parent, const struct rctx_spec *spec) RCTX_NONNULL(1, 2) RCTX_DERIVES;
+
+/* ---- deadlines that move ----------------------------------------------------------------------------------------- */
+
+/**
+ * rctx_move_deadline - give a context another deadline of its own, earlier or later. Never past its ancestors': theirs count, too.
+ *
+ * @ctx: derived with spec.movable. @deadline_ns: absolute; now or earlier: it has ended on return; INT64_MAX: none of its own.
+ *
+ * Returns: 0: it will not end by its own deadline before the new one; the context's error: it has ended, by whatever; also
+ *          when the old deadline was just coming due (then -ETIMEDOUT): a deadline that has fired is not taken back. -EINVAL:
+ *          it is not movable.
+ * Order:   rctx_deadline() of it and of everything below tells the new time from then on: below a movable deadline that call, and
+ *          rctx_remaining(), cost a step per level. Contexts below keep deadlines of their own also where they are later.
+ * Threads: any that holds the handle. Races: with expiry: one of the two answers above.
+ * Cost:    a short lock; no allocation.
+ */
+RCTX_API int rctx_move_deadline(rctx *ctx, int64_t deadline_ns) RCTX_NONNULL(1);
+
+/**
+ * rctx_with_idle - a child that ends with -ETIMEDOUT, cause "idle: no progress", when it was not touched for idle_ns.
+ *
+ * Stands beside a total deadline: derive it below a context that has one; whichever comes first counts.
+ * Returns: as rctx_with_timeout(); also -ENOMEM when there is no memory for its side block.
+ */
+RCTX_API rctx *rctx_with_idle(const rctx *parent, int64_t idle_ns) RCTX_NONNULL(1) RCTX_DERIVES;
+
+/** rctx_touch_at - progress was made at now_ns: it ends no earlier than idle_ns after that. One store; the timer stays where it
+ *  is and looks again when it fires. rctx_touch() reads the clock. Any thread; on an ended context, or one that is not
+ *  rctx_with_idle()'s, nothing. Races: with expiry: either counts, rctx_err() tells. */
+RCTX_API void rctx_touch_at(rctx *ctx, int64_t now_ns) RCTX_NONNULL(1);
+RCTX_API void rctx_touch(rctx *ctx) RCTX_NONNULL(1);
 
 /* ---- ending ------------------------------------------------------------------------------------------------------ */
 
