@@ -426,6 +426,19 @@ bool rctx_cancel_cause(rctx *ctx, const struct rctx_cause *cause) {
   return cancel(ctx, cause ? cause : &plain_cause);
 }
 
+bool rctx_cancel_begin(rctx *ctx, const struct rctx_cause *cause, struct rctx_sweep *sweep) {
+  if (misused(sweep == NULL, "sweep is NULL (expected the caller's struct rctx_sweep)")) return false;
+  *sweep = (struct rctx_sweep){.rctx__top = NULL};
+  if (misused(ctx == NULL, NEED_CTX) || misused(gone(ctx), IS_DEAD)) return false;
+  if (cause == NULL) cause = &plain_cause;
+  return rctx__sweep_begin(ctx, code_of(cause, ECANCELED) | (uint32_t)ORIGIN_LOCAL, cause, sweep);
+}
+
+bool rctx_cancel_step(struct rctx_sweep *sweep, size_t max) {
+  if (misused(sweep == NULL, "sweep is NULL (expected one that rctx_cancel_begin() has begun)")) return false;
+  return rctx__sweep_step(sweep, max);
+}
+
 /* Checked builds: true if the handle was ended before. It may still be there for its children, or for references. */
 static bool ended_before(rctx *ctx) {
   uint32_t s = load_relaxed(&ctx->state); /* a guess: the CAS decides */

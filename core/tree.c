@@ -30,6 +30,10 @@
  *
  * Locks: a node's state lock; then its stripes in order, then a queue's lock. Only rctx__visit_below() holds several nodes' locks:
  * parent, then child. Nothing under them allocates, calls out or enters the kernel.
+ * A walk in slices (rctx__sweep_step) is the same walk with pauses. Between two slices it is in no read section: what it stands on
+ * is a child that it has pinned, which therefore stays linked, and keeps everything above it; the counts of the lists it
+ * is inside stay raised. It notifies what it has marked at the end of each slice.
+ *
  * Models: tests/model/tree_*.pml. Walks are iterative: child, next, parent; no stack, no queue.
  */
 #include "tree.h"
@@ -291,6 +295,15 @@ static inline rctx *sibling_after(const rctx *parent, const rctx *child) {
   return likely(next != NULL) ? next : first_from(parent, child->stripe + 1U);
 }
 
+/* How a walk ends a child. */
+static inline uint32_t how_below(uint32_t parent_state, const rctx *parent, const rctx *child) {
+  uint32_t how = inherited(parent_state, parent, child);
+  /* Its own deadline is no later than the parent's, which has passed: that is what ends it, with its own cause. */
+  if (unlikely(how & STATE_TIMED_OUT) && (child->own & (OWN_DEADLINE | CLIMB)) == OWN_DEADLINE)
+    how = child->deadline_code | ORIGIN_OWN | STATE_TIMED_OUT;
+  return how;
+}
+
 /* Mark everything below top, whose lists this walk has entered. Inside a read section. */
 static void walk_below(rctx *top, struct walk *walk) {
   rctx *parent = top;
@@ -299,12 +312,7 @@ static void walk_below(rctx *top, struct walk *walk) {
   for (;;) {
     if (child) {
       __builtin_prefetch((const void *)load_relaxed(&child->next), 1);
-      uint32_t how = inherited(state, parent, child);
-      /* Its own deadline is no later than the parent's, which has passed: that is what ends it, with its own cause. */
-      if (unlikely(how & STATE_TIMED_OUT) && (child->own & (OWN_DEADLINE | CLIMB)) == OWN_DEADLINE) {
-        how = child->deadline_code | ORIGIN_OWN | STATE_TIMED_OUT;
-      }
-      if (mark(child, how, walk) & DESCEND) {
+      if (mark(child, how_below(state, parent, child), walk) & DESCEND) {
         parent = child;
         state = load_relaxed(&parent->state);
         child = enter(parent);
@@ -371,6 +379,78 @@ bool rctx__cancel(rctx *node, uint32_t how, const struct rctx_cause *cause) {
     walk_and_notify(node, children, &walk);
   }
   return true;
+}
+
+/* ---- in slices --------------------------------------------------------------------------------------------------- */
+
+bool rctx__sweep_begin(rctx *node, uint32_t how, const struct rctx_cause *cause, struct rctx_sweep *sweep) {
+  *sweep = (struct rctx_sweep){.rctx__top = NULL};
+  uint32_t s = rctx__state_lock(node);
+  if (unlikely(rctx__done(s) || (s & STATE_ENDLESS))) {
+    rctx__state_unlock(node, s);
+    return false;
+  }
+  store_relaxed(&node->cause, cause); /* published by the mark */
+  bool children = s & STATE_CHILDREN;
+  rctx__state_unlock(node, s | how | (children ? STATE_WALKER : STATE_WALKED)); /* the mark */
+  rctx__timer_disarm(node);
+  if (children) {
+    rctx__ref(node);
+    *sweep = (struct rctx_sweep){.rctx__top = node, .rctx__parent = node};
+  }
+  struct walk walk = {NULL, NULL};
+  if (s & STATE_NOTIFY) pin_for_notice(node, &walk);
+  if (walk.first) notify(&walk);
+  return true;
+}
+
+/* Mark up to budget nodes from where the sweep stands. True: there is more, and sweep->rctx__child is pinned. Inside a read
+ * section. */
+static bool sweep_some(struct rctx_sweep *sweep, size_t budget, struct walk *walk) {
+  rctx *parent = sweep->rctx__parent;
+  uint32_t state = load_relaxed(&parent->state); /* ended: err and how never change again */
+  rctx *child = sweep->rctx__child ? sweep->rctx__child : enter(parent);
+  for (;;) {
+    if (child && budget == 0 && rctx__pin(child)) {
+      sweep->rctx__parent = parent;
+      sweep->rctx__child = child;
+      return true;
+    }
+    if (child && budget == 0) { /* it is being freed: nobody holds it, and nothing is below it */
+      child = sibling_after(parent, child);
+    } else if (child) {
+      budget--;
+      if (mark(child, how_below(state, parent, child), walk) & DESCEND) {
+        parent = child;
+        state = load_relaxed(&parent->state);
+        child = enter(parent);
+      } else {
+        child = sibling_after(parent, child);
+      }
+    } else {
+      rctx *up = parent->parent;
+      leave_walk(parent);
+      if (parent == sweep->rctx__top) return false;
+      child = sibling_after(up, parent);
+      parent = up;
+      state = load_relaxed(&parent->state);
+    }
+  }
+}
+
+bool rctx__sweep_step(struct rctx_sweep *sweep, size_t budget) {
+  struct walk walk = {NULL, NULL};
+  rctx *stood_on = sweep->rctx__child, *top = sweep->rctx__top;
+  if (top == NULL) return false;
+  if (budget == 0) return true;
+  bool registered = rctx__rcu_enter();
+  bool more = sweep_some(sweep, budget, &walk);
+  rctx__rcu_leave(registered);
+  if (!more) *sweep = (struct rctx_sweep){.rctx__top = NULL};
+  if (walk.first) notify(&walk);
+  if (stood_on) rctx__drop(stood_on);
+  if (!more) rctx__drop(top);
+  return more;
 }
 
 /* ---- leave and drop ---------------------------------------------------------------------------------------------- */

@@ -176,6 +176,11 @@ bool rctx__finish(rctx *node, uint32_t how);
 /** The same for an explicit cancel: if this call ends the node, @cause is its cause. */
 bool rctx__cancel(rctx *node, uint32_t how, const struct rctx_cause *cause);
 
+/** The same in slices: this marks and notifies the node itself; rctx__sweep_step() up to budget nodes below it, true while there are
+ *  more. */
+bool rctx__sweep_begin(rctx *node, uint32_t how, const struct rctx_cause *cause, struct rctx_sweep *sweep);
+bool rctx__sweep_step(struct rctx_sweep *sweep, size_t budget);
+
 /** Take a reference only if there is still one. */
 bool rctx__pin(rctx *node);
 

@@ -237,6 +237,35 @@ RCTX_API void rctx_touch(rctx *ctx) RCTX_NONNULL(1);
  *  untouched; NULL: a static one without source line. rctx_err() becomes cause->code. */
 RCTX_API bool rctx_cancel_cause(rctx *ctx, const struct rctx_cause *cause) RCTX_NONNULL(1);
 
+/** A cancel in slices: the caller's storage; all fields are the library's. */
+struct rctx_sweep {
+  rctx *rctx__top;
+  rctx *rctx__parent;
+  rctx *rctx__child;
+};
+
+/**
+ * rctx_cancel_begin, rctx_cancel_step - rctx_cancel_cause() in slices, for a loop that can not afford to stand still while
+ * 100,000 contexts are marked.
+ *
+ * begin ends @ctx itself: rctx_err() of it is set, its waiters, fds and callbacks are told, and whatever is derived from it is
+ * born ended. What is below follows in steps: each marks at most @max contexts, parents before children, and tells those
+ * it has marked; callbacks of one context are queued in the order of registration, and run in the slices that the loop takes of
+ * rctx_loop_drain(). Between two steps what is below is partly live: [CTX-1] holds when the last step has returned.
+ *
+ *   struct rctx_sweep sweep;
+ *   if (rctx_cancel_begin(ctx, cause, &sweep))
+ *     while (rctx_cancel_step(&sweep, 256)) serve_others();
+ *
+ * @cause: as in rctx_cancel_cause(). @sweep: in use until a step has returned false; it is to be driven there, one thread at a
+ *         time, else what it stands on is never freed. Ending the handle meanwhile is legal. Another cancel or an ancestor's end
+ *         marks all at once; the steps then find nothing to do.
+ * Returns: begin: true if this call ended @ctx; else there is nothing to step. step: true while there is more.
+ * Cost:    as rctx_cancel(), and a few instructions for each slice; no allocation.
+ */
+RCTX_API bool rctx_cancel_begin(rctx *ctx, const struct rctx_cause *cause, struct rctx_sweep *sweep) RCTX_NONNULL(1, 3);
+RCTX_API bool rctx_cancel_step(struct rctx_sweep *sweep, size_t max) RCTX_NONNULL(1);
+
 /**
  * rctx_end - cancel and drop the handle. Once for each derived context.
  *
