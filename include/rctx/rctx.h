@@ -4,6 +4,7 @@
 
 #include <rctx/after.h>
 #include <rctx/base.h>
+#include <rctx/budget.h>
 #include <rctx/context.h>
 #include <rctx/drain.h>
 #include <rctx/executor.h>

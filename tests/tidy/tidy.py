@@ -28,6 +28,7 @@ LAYERS = [
     ["group"],
     ["manager", "signal"],
     ["inspect", "drain", "leaks", "testing", "log"],
+    ["budget"],
 ]
 WITHOUT_LAYER = {"version"}
 LAYER_OF = {name: level for level, names in enumerate(LAYERS) for name in names}
