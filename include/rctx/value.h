@@ -31,8 +31,9 @@ struct rctx_key {
 };
 
 enum rctx_key_flags {
-  RCTX_KEY_LOGGABLE = 1, /* rctx_log_format() writes its values */
-  RCTX_KEY_NUMBER = 2    /* print() gives a JSON number (or true, false): not quoted there */
+  RCTX_KEY_LOGGABLE = 1,  /* rctx_log_format() writes its values */
+  RCTX_KEY_NUMBER = 2,    /* print() gives a JSON number (or true, false): not quoted there */
+  RCTX_KEY_PROPAGATED = 4 /* its values leave the process, as baggage (propagate.h). The others never do */
 };
 
 /** struct rctx_value - one binding for rctx_with_values() and rctx_spec. destroy: NULL, or called exactly once with the

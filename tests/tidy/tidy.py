@@ -28,7 +28,9 @@ LAYERS = [
     ["group"],
     ["manager", "signal"],
     ["inspect", "drain", "leaks", "testing", "log"],
-    ["budget"],
+    ["budget", "codec"],
+    ["grpc_timeout", "timeout_ms", "tracestate", "baggage"],
+    ["traceparent", "received"],
 ]
 WITHOUT_LAYER = {"version"}
 LAYER_OF = {name: level for level, names in enumerate(LAYERS) for name in names}
