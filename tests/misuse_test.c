@@ -404,3 +404,108 @@ Test(misuse, a_deadline_is_a_timeout__TestDeadlineExceededSupportsTimeout_IsNetE
   cr_assert_eq(rctx_err(c), -ETIMEDOUT);
   cr_assert_eq(rctx_err(cancelled), -ECANCELED);
 }
+
+/* ---- budgets and headers (budget.h, propagate.h) ------------------------------------------------------------------ */
+
+static volatile int said_int;
+static volatile int64_t said_ns;
+static struct rctx_headers *volatile no_headers;
+static struct rctx_baggage *volatile no_writer;
+static struct rctx_baggage_reader *volatile no_reader;
+static struct rctx_traceparent *volatile no_trace;
+static uint8_t *volatile no_bytes;
+static struct rctx_text broken_text(void) { return (struct rctx_text){nothing, 3}; }
+static const struct rctx_text empty_text = {NULL, 0};
+static struct rctx_headers empty_list(void) { return rctx_headers_of(NULL, 0); }
+static struct rctx_received received;
+static struct rctx_baggage_member member;
+static struct rctx_baggage writer;
+static struct rctx_baggage_reader reader;
+static struct rctx_traceparent trace = {{1}, {1}, 0, 0};
+static struct rctx_text piece;
+static const uint8_t bytes[24] = {1};
+
+ABORTS(budget_of_null, "rctx_budget", said_ns = rctx_budget(none, 0))
+ABORTS(budget_at_of_null, "rctx_budget_at", said_ns = rctx_budget_at(none, 0, 0))
+ABORTS(budget_try_of_null, "rctx_budget_try", said_ns = rctx_budget_try(none, 1, 0, 0))
+ABORTS(budget_try_at_of_null, "rctx_budget_try_at", said_ns = rctx_budget_try_at(none, 0, 1, 0, 0))
+ABORTS(budget_share_of_null, "rctx_budget_share", said_ns = rctx_budget_share(none, 1, 1, 0, 0))
+ABORTS(budget_share_at_of_null, "rctx_budget_share_at", said_ns = rctx_budget_share_at(none, 0, 1, 1, 0, 0))
+ABORTS(budget_require_of_null, "rctx_budget_require", said_int = rctx_budget_require(none, 0))
+ABORTS(budget_require_at_of_null, "rctx_budget_require_at", said_int = rctx_budget_require_at(none, 0, 0))
+
+ABORTS(grpc_timeout_from_null, "rctx_grpc_timeout_from", said_int = rctx_grpc_timeout_from(none, 0, text, 8))
+ABORTS(grpc_timeout_from_at_null, "rctx_grpc_timeout_from_at",
+       said_int = rctx_grpc_timeout_from_at(none, 0, 0, text, 8))
+ABORTS(timeout_ms_from_null, "rctx_timeout_ms_from", said_int = rctx_timeout_ms_from(none, 0, text, 8))
+ABORTS(timeout_ms_from_at_null, "rctx_timeout_ms_from_at", said_int = rctx_timeout_ms_from_at(none, 0, 0, text, 8))
+ABORTS(grpc_timeout_into_null, "rctx_grpc_timeout_encode", said_int = rctx_grpc_timeout_encode(1, nothing, 8))
+ABORTS(timeout_ms_into_null, "rctx_timeout_ms_encode", said_int = rctx_timeout_ms_encode(1000000, nothing, 8))
+ABORTS(grpc_timeout_of_broken_text, "rctx_grpc_timeout_decode",
+       said_int = rctx_grpc_timeout_decode(broken_text(), &number, NULL))
+ABORTS(grpc_timeout_to_null, "rctx_grpc_timeout_decode",
+       said_int = rctx_grpc_timeout_decode(empty_text, (int64_t *)nothing, NULL))
+ABORTS(timeout_ms_of_broken_text, "rctx_timeout_ms_decode",
+       said_int = rctx_timeout_ms_decode(broken_text(), &number, NULL))
+ABORTS(timeout_ms_to_null, "rctx_timeout_ms_decode",
+       said_int = rctx_timeout_ms_decode(empty_text, (int64_t *)nothing, NULL))
+
+ABORTS(headers_of_null, "rctx_headers_of", rctx_headers_of((struct rctx_header *)nothing, 1))
+ABORTS(received_below_null, "rctx_budget_from_headers", struct rctx_headers list = empty_list();
+       said_int = rctx_budget_from_headers(none, 0, &list, NULL, &received))
+ABORTS(received_in_null_headers, "rctx_budget_from_headers",
+       said_int = rctx_budget_from_headers(rctx_background(), 0, no_headers, NULL, &received))
+ABORTS(received_in_headers_without_next, "rctx_budget_from_headers",
+       said_int = rctx_budget_from_headers(rctx_background(), 0, &(struct rctx_headers){0}, NULL, &received))
+ABORTS(received_to_null, "rctx_budget_from_headers", struct rctx_headers list = empty_list();
+       said_int = rctx_budget_from_headers(rctx_background(), 0, &list, NULL, (struct rctx_received *)nothing))
+
+ABORTS(traceparent_to_null, "rctx_traceparent_parse", said_int = rctx_traceparent_parse(empty_text, no_trace, NULL))
+ABORTS(traceparent_of_broken_text, "rctx_traceparent_parse",
+       said_int = rctx_traceparent_parse(broken_text(), &trace, NULL))
+ABORTS(traceparent_of_null, "rctx_traceparent_format", said_int = rctx_traceparent_format(no_trace, text, 56))
+ABORTS(traceparent_into_null, "rctx_traceparent_format", said_int = rctx_traceparent_format(&trace, nothing, 56))
+ABORTS(traceparent_next_of_null, "rctx_traceparent_next", said_int = rctx_traceparent_next(no_trace, bytes, &trace))
+ABORTS(traceparent_next_without_bytes, "rctx_traceparent_next",
+       said_int = rctx_traceparent_next(&trace, no_bytes, &trace))
+ABORTS(traceparent_next_to_null, "rctx_traceparent_next", said_int = rctx_traceparent_next(&trace, bytes, no_trace))
+ABORTS(traceparent_start_without_bytes, "rctx_traceparent_start",
+       said_int = rctx_traceparent_start(no_bytes, true, &trace))
+ABORTS(traceparent_start_to_null, "rctx_traceparent_start", said_int = rctx_traceparent_start(bytes, true, no_trace))
+ABORTS(trace_in_null_headers, "rctx_trace_from_headers",
+       said_int = rctx_trace_from_headers(no_headers, &trace, text, sizeof text, NULL))
+ABORTS(trace_to_null, "rctx_trace_from_headers", struct rctx_headers list = empty_list();
+       said_int = rctx_trace_from_headers(&list, no_trace, text, sizeof text, NULL))
+ABORTS(trace_with_a_null_list, "rctx_trace_from_headers", struct rctx_headers list = empty_list();
+       said_int = rctx_trace_from_headers(&list, &trace, nothing, 8, NULL))
+
+ABORTS(tracestate_of_broken_text, "rctx_tracestate_check", said_int = rctx_tracestate_check(broken_text(), NULL))
+ABORTS(tracestate_find_of_broken_text, "rctx_tracestate_find",
+       said_int = rctx_tracestate_find(empty_text, broken_text(), &piece))
+ABORTS(tracestate_find_to_null, "rctx_tracestate_find",
+       said_int = rctx_tracestate_find(empty_text, empty_text, (struct rctx_text *)nothing))
+ABORTS(tracestate_update_of_broken_text, "rctx_tracestate_update",
+       said_int = rctx_tracestate_update(empty_text, broken_text(), empty_text, text, 8, NULL))
+ABORTS(tracestate_update_into_null, "rctx_tracestate_update",
+       said_int = rctx_tracestate_update(empty_text, empty_text, empty_text, nothing, 8, NULL))
+
+ABORTS(baggage_read_of_null, "rctx_baggage_read", reader = rctx_baggage_read(no_headers))
+ABORTS(baggage_read_of_broken_text, "rctx_baggage_read_text", reader = rctx_baggage_read_text(broken_text()))
+ABORTS(baggage_next_of_null, "rctx_baggage_next", rctx_baggage_next(no_reader, &member))
+ABORTS(baggage_next_to_null, "rctx_baggage_next", rctx_baggage_next(&reader, (struct rctx_baggage_member *)nothing))
+ABORTS(baggage_property_of_null, "rctx_baggage_property",
+       rctx_baggage_property((struct rctx_text *)nothing, &piece, &piece))
+ABORTS(baggage_decode_of_broken_text, "rctx_baggage_decode", said_int = rctx_baggage_decode(broken_text(), text, 8))
+ABORTS(baggage_decode_into_null, "rctx_baggage_decode", said_int = rctx_baggage_decode(empty_text, nothing, 8))
+ABORTS(baggage_begin_into_null, "rctx_baggage_begin", writer = rctx_baggage_begin(nothing, 8))
+ABORTS(baggage_add_to_null, "rctx_baggage_add", rctx_baggage_add(no_writer, empty_text, empty_text, empty_text))
+ABORTS(baggage_add_of_broken_text, "rctx_baggage_add", rctx_baggage_add(&writer, broken_text(), empty_text, empty_text))
+ABORTS(baggage_copy_to_null, "rctx_baggage_copy", rctx_baggage_copy(no_writer, &member))
+ABORTS(baggage_copy_of_null, "rctx_baggage_copy", rctx_baggage_copy(&writer, (struct rctx_baggage_member *)nothing))
+ABORTS(baggage_forward_to_null, "rctx_baggage_forward", struct rctx_headers list = empty_list();
+       rctx_baggage_forward(no_writer, &list))
+ABORTS(baggage_forward_of_null, "rctx_baggage_forward", rctx_baggage_forward(&writer, no_headers))
+ABORTS(baggage_values_to_null, "rctx_baggage_add_values", rctx_baggage_add_values(no_writer, rctx_background()))
+ABORTS(baggage_values_of_null, "rctx_baggage_add_values", rctx_baggage_add_values(&writer, none))
+ABORTS(baggage_from_null, "rctx_baggage_from", said_int = rctx_baggage_from(none, text, sizeof text, NULL))
+ABORTS(baggage_from_into_null, "rctx_baggage_from", said_int = rctx_baggage_from(rctx_background(), nothing, 8, NULL))

@@ -356,3 +356,101 @@ Test(misuse_release, managers_of_null_say_einval_or_nothing) {
   cr_assert_not(rctx_manager_get_value(standard, rctx_background(), &key, no_slot));
   cr_assert_eq(value, (void *)&destroyed);
 }
+
+Test(misuse_release, budgets_of_null_are_nothing) {
+  cr_assert_eq(rctx_budget(none, 0), 0);
+  cr_assert_eq(rctx_budget_at(none, 0, 0), 0);
+  cr_assert_eq(rctx_budget_try(none, 1, 0, 0), 0);
+  cr_assert_eq(rctx_budget_try_at(none, 0, 1, 0, 0), 0);
+  cr_assert_eq(rctx_budget_share(none, 1, 1, 0, 0), 0);
+  cr_assert_eq(rctx_budget_share_at(none, 0, 1, 1, 0, 0), 0);
+  cr_assert_eq(rctx_budget_require(none, 0), -EINVAL);
+  cr_assert_eq(rctx_budget_require_at(none, 0, 0), -EINVAL);
+}
+
+static struct rctx_headers *volatile no_headers;
+static const struct rctx_text empty_text;
+
+Test(misuse_release, codecs_without_a_place_or_a_text_say_einval) {
+  struct rctx_text broken = {nothing, 3}, piece;
+  struct rctx_traceparent trace = {{1}, {1}, 0, 0};
+  static const uint8_t bytes[24] = {1};
+  int64_t ns = 17;
+  char buf[64] = "#";
+  cr_assert_eq(rctx_grpc_timeout_encode(1, nothing, 8), -EINVAL);
+  cr_assert_eq(rctx_timeout_ms_encode(1000000, nothing, 8), -EINVAL);
+  cr_assert_eq(rctx_grpc_timeout_decode(broken, &ns, NULL), -EINVAL);
+  cr_assert_eq(rctx_timeout_ms_decode(broken, &ns, NULL), -EINVAL);
+  cr_assert_eq(rctx_grpc_timeout_decode(empty_text, nothing, NULL), -EINVAL);
+  cr_assert_eq(rctx_timeout_ms_decode(empty_text, nothing, NULL), -EINVAL);
+  cr_assert_eq(rctx_grpc_timeout_from(none, 0, buf, sizeof buf), -EINVAL);
+  cr_assert_eq(rctx_grpc_timeout_from_at(none, 0, 0, buf, sizeof buf), -EINVAL);
+  cr_assert_eq(rctx_timeout_ms_from(none, 0, buf, sizeof buf), -EINVAL);
+  cr_assert_eq(rctx_timeout_ms_from_at(none, 0, 0, buf, sizeof buf), -EINVAL);
+  cr_assert_eq(rctx_traceparent_parse(broken, &trace, NULL), -EINVAL);
+  cr_assert_eq(rctx_traceparent_parse(empty_text, nothing, NULL), -EINVAL);
+  cr_assert_eq(rctx_traceparent_format(nothing, buf, sizeof buf), -EINVAL);
+  cr_assert_eq(rctx_traceparent_format(&trace, nothing, 56), -EINVAL);
+  cr_assert_eq(rctx_traceparent_next(nothing, bytes, &trace), -EINVAL);
+  cr_assert_eq(rctx_traceparent_next(&trace, nothing, &trace), -EINVAL);
+  cr_assert_eq(rctx_traceparent_next(&trace, bytes, nothing), -EINVAL);
+  cr_assert_eq(rctx_traceparent_start(nothing, true, &trace), -EINVAL);
+  cr_assert_eq(rctx_traceparent_start(bytes, true, nothing), -EINVAL);
+  cr_assert_eq(rctx_tracestate_check(broken, NULL), -EINVAL);
+  cr_assert_eq(rctx_tracestate_find(broken, empty_text, &piece), -EINVAL);
+  cr_assert_eq(rctx_tracestate_find(empty_text, empty_text, nothing), -EINVAL);
+  cr_assert_eq(rctx_tracestate_update(empty_text, empty_text, broken, buf, sizeof buf, NULL), -EINVAL);
+  cr_assert_eq(rctx_tracestate_update(empty_text, empty_text, empty_text, nothing, 8, NULL), -EINVAL);
+  cr_assert_eq(ns, 17);
+  cr_assert_eq(buf[0], '#');
+}
+
+Test(misuse_release, headers_that_are_null_have_nothing_in_them) {
+  struct rctx_headers list = rctx_headers_of(nothing, 3), no_next = {0};
+  struct rctx_header unnamed = {{nothing, 3}, {nothing, 3}}, valueless = {rctx_text_of("grpc-timeout"), {nothing, 3}};
+  struct rctx_received received;
+  struct rctx_traceparent trace;
+  cr_assert_eq(rctx_budget_from_headers(rctx_background(), 0, &list, NULL, &received), 0);
+  cr_assert_eq(received.source, RCTX_HEADER_NONE);
+  cr_assert_eq(rctx_budget_from_headers(none, 0, &list, NULL, &received), -EINVAL);
+  cr_assert_eq(rctx_budget_from_headers(rctx_background(), 0, no_headers, NULL, &received), -EINVAL);
+  cr_assert_eq(rctx_budget_from_headers(rctx_background(), 0, &no_next, NULL, &received), -EINVAL);
+  cr_assert_eq(rctx_budget_from_headers(rctx_background(), 0, &list, NULL, nothing), -EINVAL);
+  list = rctx_headers_of(&unnamed, 1);
+  cr_assert_eq(rctx_trace_from_headers(&list, &trace, NULL, 0, NULL), -ENOENT);
+  cr_assert_eq(rctx_trace_from_headers(no_headers, &trace, NULL, 0, NULL), -EINVAL);
+  cr_assert_eq(rctx_trace_from_headers(&list, nothing, NULL, 0, NULL), -EINVAL);
+  cr_assert_eq(rctx_trace_from_headers(&list, &trace, nothing, 8, NULL), -EINVAL);
+  list = rctx_headers_of(&valueless, 1);
+  cr_assert_eq(rctx_budget_from_headers(rctx_background(), 0, &list, NULL, &received), 0);
+  cr_assert_eq(received.refused, RCTX_FAULT_EMPTY);
+}
+
+Test(misuse_release, baggage_of_null_is_empty) {
+  struct rctx_text broken = {nothing, 3}, piece;
+  struct rctx_baggage_member member = {{0}, {0}, {0}};
+  struct rctx_headers list = rctx_headers_of(NULL, 0);
+  struct rctx_baggage_reader reader = rctx_baggage_read(no_headers);
+  struct rctx_baggage out = rctx_baggage_begin(nothing, 8);
+  char buf[8];
+  cr_assert_not(rctx_baggage_next(&reader, &member));
+  reader = rctx_baggage_read_text(broken);
+  cr_assert_not(rctx_baggage_next(&reader, &member));
+  cr_assert_not(rctx_baggage_next(nothing, &member));
+  cr_assert_not(rctx_baggage_next(&reader, nothing));
+  cr_assert_not(rctx_baggage_property(nothing, &piece, &piece));
+  cr_assert_eq(rctx_baggage_decode(broken, buf, sizeof buf), -EINVAL);
+  cr_assert_eq(rctx_baggage_decode(empty_text, nothing, 8), -EINVAL);
+  cr_assert_eq(rctx_baggage_add(nothing, empty_text, empty_text, empty_text), -EINVAL);
+  cr_assert_eq(rctx_baggage_add(&out, broken, empty_text, empty_text), -EINVAL);
+  cr_assert_eq(rctx_baggage_add(&out, rctx_text_of("k"), empty_text, empty_text), -ENOSPC,
+               "a buffer that is NULL has no room");
+  cr_assert_eq(rctx_baggage_copy(nothing, &member), -EINVAL);
+  cr_assert_eq(rctx_baggage_copy(&out, nothing), -EINVAL);
+  cr_assert_eq(rctx_baggage_forward(nothing, &list), 0);
+  cr_assert_eq(rctx_baggage_forward(&out, no_headers), 0);
+  cr_assert_eq(rctx_baggage_add_values(nothing, rctx_background()), 0);
+  cr_assert_eq(rctx_baggage_add_values(&out, none), 0);
+  cr_assert_eq(rctx_baggage_from(none, buf, sizeof buf, NULL), -EINVAL);
+  cr_assert_eq(rctx_baggage_from(rctx_background(), nothing, 8, NULL), -EINVAL);
+}
