@@ -1,5 +1,5 @@
 /*
- * rctx/testing.h - for tests of code that uses contexts: does it look, and does it stop?
+ * rctx/testing.h - for tests of code that uses contexts: does it look, and does it stop? A virtual clock, and memory that fails.
  *
  * A look is a call that tells the caller of the end: rctx_err, rctx_why, rctx_cause, rctx_remaining, rctx_wait, rctx_sleep,
  * rctx_poll, rctx_cond_wait. rctx_err() is inline: compile the code under test with -DRCTX_COUNT_LOOKS, so that it counts.
@@ -14,7 +14,7 @@
 #ifndef RCTX_TESTING_H
 #define RCTX_TESTING_H
 
-#include <rctx/executor.h>
+#include <rctx/manager.h>
 
 RCTX_BEGIN_DECLS
 
@@ -45,6 +45,72 @@ struct rctx_looks {
  */
 RCTX_API int rctx_test_looks(rctx_work_fn fn, void *arg, const struct rctx_looks_options *options,
                              struct rctx_looks *looks) RCTX_NONNULL(1, 4);
+
+/* ---- virtual time ------------------------------------------------------------------------------------------------ */
+
+/** A manager whose clock stands still until the test moves it: an hour's timeout is tested in a microsecond. */
+typedef struct rctx_test_clock rctx_test_clock;
+
+/** rctx_test_clock_create - @start_ns: the first moment, 0 or later. Starts no thread. Returns 0; -EINVAL; -ENOMEM.
+ *  rctx_test_clock_destroy - as rctx_manager_destroy(): -EBUSY and nothing is freed while contexts of it exist. */
+RCTX_API int rctx_test_clock_create(int64_t start_ns, rctx_test_clock **clock) RCTX_NONNULL(2) RCTX_MUST_CHECK;
+RCTX_API int rctx_test_clock_destroy(rctx_test_clock *clock) RCTX_NONNULL(1);
+
+/** Its manager, the root of its tree, and its time. Valid until it is destroyed. */
+RCTX_API rctx_manager *rctx_test_clock_manager(const rctx_test_clock *clock) RCTX_NONNULL(1);
+RCTX_API const rctx *rctx_test_clock_background(const rctx_test_clock *clock) RCTX_NONNULL(1);
+RCTX_API int64_t rctx_test_clock_now(const rctx_test_clock *clock) RCTX_NONNULL(1);
+
+/**
+ * rctx_test_clock_advance - let @ns pass, and end what becomes due on the way.
+ *
+ * Time goes from one deadline to the next, so that inline callbacks run in the order of time, see the time of their deadline (rounded
+ * up to the tick, 1 ms), and what they arm within @ns comes due within it, too. Negative: nothing.
+ * Returns: how many deadlines were handled. Threads: any, one at a time; what it ends, it ends on the calling thread. A thread that is
+ * blocked on this clock in rctx_wait(), rctx_sleep() or rctx_poll() is woken by an end at once, and notices a time that has
+ * come within a millisecond of real time.
+ */
+RCTX_API size_t rctx_test_clock_advance(rctx_test_clock *clock, int64_t ns) RCTX_NONNULL(1);
+
+/** rctx_test_clock_step - advance to the next deadline and end what is due then. Returns how many; 0: none is armed. */
+RCTX_API size_t rctx_test_clock_step(rctx_test_clock *clock) RCTX_NONNULL(1);
+
+/* ---- memory that fails ------------------------------------------------------------------------------------------- */
+
+/** An allocator that counts and fails on request. Zero-initialised; all fields may be read between calls. */
+struct rctx_test_memory {
+  size_t requests; /* with those refused */
+  size_t refused;
+  size_t live;    /* pieces out */
+  size_t bytes;   /* in them */
+  size_t fail_at; /* refuse the request with this number, counted from 1; 0: none */
+  bool fail_on;   /* and all after it */
+};
+
+/** rctx_test_allocator - the table for rctx_manager_options.allocator. @memory: borrowed until the manager is destroyed. Thread-safe. */
+RCTX_API struct rctx_allocator rctx_test_allocator(struct rctx_test_memory *memory) RCTX_NONNULL(1);
+
+/** A body under test: gets a manager that has nothing yet, with the test's allocator and nothing cached, driven by
+ *  the embedder; ends all that it derives. 0 or an error. */
+typedef int (*rctx_test_body)(rctx_manager *manager, void *arg);
+
+struct rctx_test_faults {
+  size_t runs;       /* with a failure */
+  size_t failed;     /* of these, how many reported an error */
+  size_t leaked;     /* of these, how many left contexts, tasks or memory behind */
+  size_t first_leak; /* the request whose failure made the first of them; 0: none */
+  int result;        /* of the last run, which met no failure */
+};
+
+/**
+ * rctx_test_fail_each - run the body with the nth request for memory failing, n = 1, 2, .. until a run has met no failure.
+ *
+ * @fail_on: let all requests after the nth fail, too.
+ * Returns: 0; -EINVAL: fn is NULL; -EBUSY: the last run, without a failure, left something behind (then its manager is
+ * left, too); -ENOMEM: the test itself has no memory. Crashes are the body's own. *faults is written in any case but -EINVAL.
+ */
+RCTX_API int rctx_test_fail_each(rctx_test_body fn, void *arg, bool fail_on, struct rctx_test_faults *faults)
+    RCTX_NONNULL(1, 4);
 
 RCTX_END_DECLS
 #endif

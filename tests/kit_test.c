@@ -1,0 +1,269 @@
+// The virtual clock and the memory that fails of rctx/testing.h, used as their users do.
+#include "support/check.h"
+#include "support/leftovers.h"
+#include "support/watchdog.h"
+
+#include <pthread.h>
+#include <rctx/rctx.h>
+#include <rctx/testing.h>
+#include <stdatomic.h>
+#include <string.h>
+
+#define MS INT64_C(1000000)
+#define SECOND INT64_C(1000000000)
+#define HOUR (3600 * SECOND)
+
+static rctx_test_clock *virtual_clock;
+
+static void open_clock(void) {
+  if (rctx_test_clock_create(17 * SECOND + 1, &virtual_clock) != 0) abort();
+}
+static void close_clock(void) {
+  nothing_left(rctx_test_clock_manager(virtual_clock));
+  if (rctx_test_clock_destroy(virtual_clock) != 0) abort();
+}
+TestSuite(kit, .init = open_clock, .fini = close_clock, .timeout = 120);
+
+static const rctx *root(void) { return rctx_test_clock_background(virtual_clock); }
+static int64_t now(void) { return rctx_test_clock_now(virtual_clock); }
+
+// ---- virtual time ----------------------------------------------------------------------------------------------------
+
+Test(kit, an_hour_passes_at_once) {
+  RCTX_SCOPED rctx *c = rctx_with_timeout(root(), HOUR);
+  cr_assert_eq(rctx_test_clock_advance(virtual_clock, HOUR - 2 * MS), 0);
+  cr_assert_eq(rctx_err(c), 0, "never early");
+  cr_assert_eq(rctx_test_clock_advance(virtual_clock, 3 * MS), 1);
+  cr_assert_eq(rctx_err(c), -ETIMEDOUT);
+  cr_assert_eq(now(), 17 * SECOND + 1 + HOUR + MS);
+}
+
+Test(kit, no_time_and_negative_time_change_nothing) {
+  RCTX_SCOPED rctx *c = rctx_with_timeout(root(), MS);
+  cr_assert_eq(rctx_test_clock_advance(virtual_clock, 0), 0);
+  cr_assert_eq(rctx_test_clock_advance(virtual_clock, -5), 0);
+  cr_assert_eq(now(), 17 * SECOND + 1);
+  cr_assert_eq(rctx_err(c), 0);
+}
+
+struct note {
+  int64_t at_ns[8];
+  int count;
+  rctx *later;
+  struct rctx_after after;
+};
+
+static void note_time(const rctx *ctx, void *arg) {
+  struct note *note = arg;
+  (void)ctx;
+  note->at_ns[note->count++] = now();
+}
+
+Test(kit, callbacks_run_in_the_order_of_time_and_see_their_own) {
+  struct note note = {.count = 0};
+  struct rctx_after after[3];
+  rctx *c[3];
+  int64_t start = now();
+  memset(after, 0, sizeof after);
+  for (int i = 0; i < 3; i++) {
+    c[i] = rctx_with_timeout(root(), (3 - i) * 10 * SECOND);
+    rctx_after_inline(c[i], &after[i], RCTX_ON_ENDED_TELL, note_time, &note);
+  }
+  cr_assert_eq(rctx_test_clock_advance(virtual_clock, HOUR), 3);
+  cr_assert_eq(note.count, 3);
+  for (int i = 0; i < 3; i++) {
+    cr_assert_geq(note.at_ns[i], start + (i + 1) * 10 * SECOND);
+    cr_assert_leq(note.at_ns[i], start + (i + 1) * 10 * SECOND + MS);
+    rctx_end(c[i]);
+  }
+  cr_assert_eq(now(), start + HOUR);
+}
+
+static void arm_another(const rctx *ctx, void *arg) {
+  struct note *note = arg;
+  (void)ctx;
+  note->later = rctx_with_timeout(root(), 5 * SECOND);
+  rctx_after_inline(note->later, &note->after, RCTX_ON_ENDED_TELL, note_time, note);
+}
+
+Test(kit, what_a_callback_arms_within_the_interval_comes_due_within_it) {
+  struct note note = {.count = 0};
+  struct rctx_after after = {0};
+  int64_t start = now();
+  rctx *c = rctx_with_timeout(root(), 10 * SECOND);
+  rctx_after_inline(c, &after, RCTX_ON_ENDED_TELL, arm_another, &note);
+  cr_assert_eq(rctx_test_clock_advance(virtual_clock, 20 * SECOND), 2);
+  cr_assert_eq(note.count, 1);
+  cr_assert_geq(note.at_ns[0], start + 15 * SECOND);
+  cr_assert_leq(note.at_ns[0], start + 15 * SECOND + 2 * MS);
+  rctx_end(c);
+  rctx_end(note.later);
+}
+
+Test(kit, step_goes_to_the_next_deadline_whatever_its_distance) {
+  static const int64_t distances[] = {MS, 70 * MS, 5 * SECOND, 300 * SECOND, 24 * HOUR, 1000 * 24 * HOUR};
+  enum { MANY = sizeof distances / sizeof *distances };
+  rctx *c[MANY];
+  int64_t start = now();
+  for (int i = 0; i < MANY; i++) c[i] = rctx_with_timeout(root(), distances[i]);
+  for (int i = 0; i < MANY; i++) {
+    cr_assert_eq(rctx_test_clock_step(virtual_clock), 1);
+    cr_assert_eq(rctx_err(c[i]), -ETIMEDOUT);
+    cr_assert_geq(now(), start + distances[i]);
+    cr_assert_leq(now(), start + distances[i] + MS);
+  }
+  cr_assert_eq(rctx_test_clock_step(virtual_clock), 0, "none is armed");
+  for (int i = 0; i < MANY; i++) rctx_end(c[i]);
+}
+
+static void *wait_for_it(void *arg) { return (void *)(intptr_t)rctx_wait(arg, INT64_MAX); }
+static void *sleep_an_hour(void *arg) { return (void *)(intptr_t)rctx_sleep(arg, HOUR); }
+
+Test(kit, threads_that_are_blocked_notice) {
+  pthread_t waiter, sleeper;
+  void *result;
+  watchdog(60);
+  RCTX_SCOPED rctx *timed = rctx_with_timeout(root(), HOUR / 2);
+  RCTX_SCOPED rctx *plain = rctx_with_cancel(root());
+  cr_assert_eq(pthread_create(&waiter, NULL, wait_for_it, timed), 0);
+  cr_assert_eq(pthread_create(&sleeper, NULL, sleep_an_hour, plain), 0);
+  rctx_test_clock_advance(virtual_clock, HOUR / 2 + MS);
+  pthread_join(waiter, &result);
+  cr_assert_eq((intptr_t)result, -ETIMEDOUT);
+  rctx_test_clock_advance(virtual_clock, 2 * HOUR); // whenever it began to sleep: by now its hour is over
+  pthread_join(sleeper, &result);
+  cr_assert_eq((intptr_t)result, 0);
+}
+
+Test(kit, a_clock_with_contexts_is_not_destroyed) {
+  rctx *c = rctx_with_cancel(root());
+  cr_assert_eq(rctx_test_clock_destroy(virtual_clock), -EBUSY);
+  cr_assert_eq(rctx_manager_of(c), rctx_test_clock_manager(virtual_clock));
+  rctx_end(c);
+}
+
+Test(kit, time_does_not_begin_before_0) {
+  rctx_test_clock *none = NULL;
+  cr_assert_eq(rctx_test_clock_create(-1, &none), -EINVAL);
+  cr_assert_null(none);
+}
+
+// What it is for: a retry with backoff, over more than an hour of virtual time.
+static int tries;
+static int attempt_until(const rctx *ctx, int64_t backoff_ns) {
+  for (tries = 1; rctx_err(ctx) == 0; tries++) {
+    RCTX_SCOPED rctx *pause = rctx_with_timeout(ctx, backoff_ns);
+    while (rctx_err(pause) == 0) rctx_test_clock_step(virtual_clock);
+    backoff_ns *= 2;
+  }
+  return rctx_err(ctx);
+}
+
+Test(kit, a_retry_with_backoff_gives_up_when_its_time_is_over) {
+  RCTX_SCOPED rctx *request = rctx_with_timeout(root(), HOUR);
+  cr_assert_eq(attempt_until(request, SECOND), -ETIMEDOUT);
+  cr_assert_eq(tries, 13, "1 + 2 + 4 + .. + 2048 s are more than an hour, or %d", tries);
+}
+
+// ---- memory that fails -----------------------------------------------------------------------------------------------
+
+static int derive_some(rctx_manager *manager, void *arg) {
+  (void)arg;
+  int err = 0;
+  rctx *c[4];
+  c[0] = rctx_with_cancel(rctx_manager_background(manager));
+  c[1] = rctx_with_timeout(c[0], HOUR);
+  c[2] = rctx_with_cancel(c[1]);
+  c[3] = rctx_with_cancel(c[2]);
+  for (int i = 3; i >= 0; i--) {
+    if (rctx_err(c[i])) err = rctx_err(c[i]);
+    rctx_end(c[i]);
+  }
+  return err;
+}
+
+Test(kit, each_failure_is_met_once_and_nothing_is_left) {
+  for (int fail_on = 0; fail_on < 2; fail_on++) {
+    struct rctx_test_faults faults;
+    cr_assert_eq(rctx_test_fail_each(derive_some, NULL, fail_on, &faults), 0);
+    cr_assert_geq(faults.runs, 4, "one for each context at least: %zu", faults.runs);
+    cr_assert_eq(faults.failed, faults.runs, "each is reported");
+    cr_assert_eq(faults.leaked, 0);
+    cr_assert_eq(faults.first_leak, 0);
+    cr_assert_eq(faults.result, 0);
+  }
+}
+
+static rctx *forgotten[8];
+static int nforgotten;
+
+// The mistake: the second one failed, so leave, and forget the first.
+static int forget_on_failure(rctx_manager *manager, void *arg) {
+  (void)arg;
+  rctx *first = rctx_with_cancel(rctx_manager_background(manager));
+  rctx *second = rctx_with_cancel(rctx_manager_background(manager));
+  int err = rctx_err(second);
+  if (err && !rctx_err(first)) {
+    forgotten[nforgotten++] = first;
+    return err;
+  }
+  rctx_end(second);
+  rctx_end(first);
+  return err;
+}
+
+Test(kit, a_leak_after_a_failure_is_found) {
+#if CHECK_LEAKS
+  cr_skip_test("it leaks on purpose");
+#endif
+  struct rctx_test_faults faults;
+  cr_assert_eq(rctx_test_fail_each(forget_on_failure, NULL, false, &faults), 0);
+  cr_assert_eq(faults.leaked, 1);
+  cr_assert_eq((int)faults.leaked, nforgotten);
+  cr_assert_eq(faults.first_leak, 2, "the second request is the second context's");
+}
+
+static int leave_one(rctx_manager *manager, void *arg) {
+  *(rctx **)arg = rctx_with_cancel(rctx_manager_background(manager));
+  return 0;
+}
+
+Test(kit, what_the_run_without_a_failure_leaves_is_said) {
+#if CHECK_LEAKS
+  cr_skip_test("it leaks on purpose");
+#endif
+  struct rctx_test_faults faults;
+  rctx *left = NULL;
+  cr_assert_eq(rctx_test_fail_each(leave_one, &left, false, &faults), -EBUSY);
+  cr_assert_eq(rctx_err(left), 0);
+}
+
+Test(kit, the_allocator_counts_and_fails_as_told) {
+  struct rctx_test_memory memory = {.fail_at = 2};
+  struct rctx_manager_options options = {.allocator = rctx_test_allocator(&memory), .uncached = true};
+  rctx_manager *manager;
+  cr_assert_eq(rctx_manager_create(&options, &manager), 0);
+  rctx *a = rctx_with_cancel(rctx_manager_background(manager));
+  rctx *b = rctx_with_cancel(rctx_manager_background(manager));
+  rctx *c = rctx_with_cancel(rctx_manager_background(manager));
+  cr_assert_eq(rctx_err(a), 0);
+  cr_assert_eq(rctx_err(b), -ENOMEM);
+  cr_assert_eq(rctx_err(c), 0);
+  cr_assert_eq(memory.requests, 3);
+  cr_assert_eq(memory.refused, 1);
+  cr_assert_eq(memory.live, 2);
+  memory.fail_at = 4;
+  memory.fail_on = true;
+  for (int i = 0; i < 3; i++) cr_assert_eq(rctx_err(rctx_with_cancel(a)), -ENOMEM);
+  rctx_end(a);
+  rctx_end(c);
+  cr_assert_eq(rctx_manager_destroy(manager), 0);
+  cr_assert_eq(memory.live, 0);
+  cr_assert_eq(memory.bytes, 0);
+}
+
+Test(kit, a_body_is_needed) {
+  struct rctx_test_faults faults;
+  rctx_test_body volatile none = NULL;
+  cr_assert_eq(rctx_test_fail_each(none, NULL, false, &faults), -EINVAL);
+}
