@@ -9,6 +9,7 @@
  * behind it is taken back once something does not fit any more.
  */
 #define _GNU_SOURCE
+#include "text.h"
 #include "value.h"
 
 #include <rctx/log.h>
@@ -41,61 +42,12 @@ struct line {
 
 /* ---- text: UTF-8 in, JSON out ------------------------------------------------------------------------------------ */
 
-/* The bytes of the valid UTF-8 character that begins here; 0: none does. */
-static unsigned character(const unsigned char *text, size_t size) {
-  static const uint32_t smallest[] = {0, 0, 0x80, 0x800, 0x10000};
-  unsigned char lead = text[0];
-  if (lead < 0x80) return 1;
-  unsigned length = lead < 0xc0 ? 0 : lead < 0xe0 ? 2 : lead < 0xf0 ? 3 : lead < 0xf8 ? 4 : 0;
-  if (length == 0 || length > size) return 0;
-  uint32_t code = lead & (0x7fU >> length);
-  for (unsigned i = 1; i < length; i++) {
-    if ((text[i] & 0xc0) != 0x80) return 0;
-    code = code << 6 | (text[i] & 0x3fU);
-  }
-  bool surrogate = code >= 0xd800 && code <= 0xdfff;
-  return code < smallest[length] || surrogate || code > 0x10ffff ? 0 : length;
-}
-
 /* The same for the one that ends before `end`. Valid characters never overlap, so both directions find the same. */
 static unsigned character_before(const unsigned char *text, size_t end) {
   for (unsigned length = 1; length <= 4 && length <= end; length++) {
-    if (character(text + end - length, length) == length) return length;
+    if (rctx__character(text + end - length, length) == length) return length;
   }
   return 0;
-}
-
-static bool is_plain(unsigned char byte) { return byte >= ' ' && byte < 0x7f && byte != '"' && byte != '\\'; }
-
-static unsigned escape_code(uint32_t code, char out[6]) {
-  static const char digits[] = "0123456789abcdef";
-  memcpy(out, "\\u", 2);
-  for (unsigned i = 0; i < 4; i++) out[2 + i] = digits[code >> (12 - 4 * i) & 15];
-  return 6;
-}
-
-/* How a character is written (length 0: a byte that is part of none). Beyond what JSON asks for: nothing that a
- * terminal takes for a command (DEL, C1), and nothing that JavaScript takes for the end of a line (U+2028, U+2029). */
-static unsigned write_character(const unsigned char *text, unsigned length, char out[6]) {
-  static const char short_forms[] = "\bb\ff\nn\rr\tt\"\"\\\\";
-  if (length == 0) {
-    memcpy(out, "\xef\xbf\xbd", 3);
-    return 3;
-  }
-  if (length == 1 && !is_plain(text[0])) {
-    for (const char *form = short_forms; *form; form += 2) {
-      if ((unsigned char)*form != text[0]) continue;
-      out[0] = '\\';
-      out[1] = form[1];
-      return 2;
-    }
-    return escape_code(text[0], out);
-  }
-  if (length == 2 && text[0] == 0xc2 && text[1] < 0xa0) return escape_code(text[1], out);
-  if (length == 3 && text[0] == 0xe2 && text[1] == 0x80 && (text[2] | 1) == 0xa9)
-    return escape_code(0x2000U | (text[2] & 0x3fU), out);
-  memcpy(out, text, length);
-  return length;
 }
 
 struct measure {
@@ -109,13 +61,13 @@ static struct measure measure(const char *raw, size_t size, size_t room) {
   struct measure m = {0, 0};
   char out[6];
   while (m.raw < size && m.written < room) {
-    if (is_plain(text[m.raw])) {
+    if (rctx__is_plain(text[m.raw])) {
       m.raw++;
       m.written++;
       continue;
     }
-    unsigned length = character(text + m.raw, size - m.raw);
-    unsigned bytes = write_character(text + m.raw, length, out);
+    unsigned length = rctx__character(text + m.raw, size - m.raw);
+    unsigned bytes = rctx__write_character(text + m.raw, length, out);
     if (m.written + bytes > room) break;
     m.raw += length ? length : 1;
     m.written += bytes;
@@ -131,22 +83,11 @@ static void expand(char *raw, struct measure m) {
   while (from < to) {
     unsigned length = character_before(text, from);
     unsigned size = length ? length : 1;
-    unsigned bytes = write_character(text + from - size, length, out);
+    unsigned bytes = rctx__write_character(text + from - size, length, out);
     from -= size;
     to -= bytes;
     memcpy(text + to, out, bytes);
   }
-}
-
-/* The length of a text that was cut at `size` bytes, without the beginning of a character at its end. */
-static size_t whole_characters(const char *raw, size_t size) {
-  for (size_t i = 1; i <= 3 && i <= size; i++) {
-    unsigned char byte = (unsigned char)raw[size - i];
-    if ((byte & 0xc0) == 0x80) continue;
-    size_t length = byte < 0xc0 ? 1 : byte < 0xe0 ? 2 : byte < 0xf0 ? 3 : 4;
-    return length > i ? size - i : size;
-  }
-  return size;
 }
 
 /* ---- putting things into the line: false when they do not fit --------------------------------------------------- */
@@ -372,7 +313,7 @@ static bool put_value(struct line *line, const struct rctx_key *key, void *value
     return true;
   }
   if (printed.cut && printed.length < VALUE_MAX) return false; /* by the end of the line */
-  if (printed.cut) printed.length = whole_characters(printed.text, printed.length);
+  if (printed.cut) printed.length = rctx__whole_characters(printed.text, printed.length);
   bool fits = put(line, "\"", 1) && put_raw(line, printed.length) && put(line, "\"", 1);
   line->cut |= printed.cut;
   return fits;
