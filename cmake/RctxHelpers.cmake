@@ -7,6 +7,9 @@ function(rctx_core name kind)
   target_include_directories(${name}
     PUBLIC "${PROJECT_SOURCE_DIR}/include" PRIVATE "${PROJECT_SOURCE_DIR}/core" "${PROJECT_SOURCE_DIR}")
   target_compile_definitions(${name} PRIVATE _GNU_SOURCE=)
+  if(RCTX_PROBES AND RCTX_HAVE_SDT)
+    target_compile_definitions(${name} PRIVATE RCTX_PROBES=1)
+  endif()
   # no-delete-null-pointer-checks: parameters are declared nonnull, and a NULL that comes anyway must be noticed.
   # exceptions: a C++ callback may throw through us, and pthread_exit() unwinds.
   target_compile_options(${name} PRIVATE

@@ -17,6 +17,7 @@
  * Lock: drain->lock, nothing else is taken under it. Model: tests/model/drain.pml.
  */
 #include "manager.h"
+#include "probes.h"
 #include "tree.h"
 #include "value.h"
 
@@ -183,6 +184,7 @@ bool rctx_drain_raise(rctx_drain *drain, enum rctx_drain_level level) {
   rctx_cancel_with(drain->accepting, -ECANCELED, RCTX_ORIGIN_SHUTDOWN,
                    "shutting down"); /* who is refused finds it ended */
   uint32_t before = raise_level(drain, level);
+  if (before < (uint32_t)level) PROBE_2(drain_level, drain, (int)level);
   uint32_t reached = before > (uint32_t)level ? before : (uint32_t)level;
   if (reached >= RCTX_DRAIN_DEADLINE) end_work(drain, (enum rctx_drain_level)reached); /* who was second helps */
   if (before == RCTX_DRAIN_OPEN) let_work_go(drain);
@@ -259,7 +261,7 @@ void rctx_drain_look(const rctx_drain *drain, struct rctx_drain_left *left) {
   *left = (struct rctx_drain_left){.level = rctx_drain_level(drain), .tasks = stats.tasks, .orphans = stats.orphans};
   rctx *work = work_ref(mutable_drain(drain));
   if (work == NULL) return;
-  struct look look = {{enter_any, count_one, leave_any}, left, work, 0};
+  struct look look = {{enter_any, count_one, leave_any, false}, left, work, 0};
   rctx__visit_below(work, &look.visitor);
   rctx__drop(work);
 }

@@ -30,6 +30,7 @@
 
 #include "after.h"
 #include "manager.h"
+#include "probes.h"
 #include "tree.h"
 
 #include <stdlib.h>
@@ -389,6 +390,13 @@ void rctx__job_take_back(struct rctx__job *job, struct rctx_executor *executor) 
 
 /* ---- rctx_execute ------------------------------------------------------------------------------------------------ */
 
+int rctx__run_traced(const rctx *ctx, rctx_work_fn fn, void *arg) {
+  PROBE_3(task_begin, ctx, fn, arg);
+  int result = fn(ctx, arg);
+  PROBE_3(task_end, ctx, fn, result);
+  return result;
+}
+
 /* From CLAIMED to RUNNING, unless the context has ended: then fn is not begun. */
 static bool begin(struct rctx__job *job) {
   uint32_t s = load_relaxed(&job->state);           /* a guess: the CAS decides */
@@ -405,7 +413,7 @@ static void run_execution(struct rctx__job *job) {
     return;
   }
   job->started = begin(job);
-  job->result = job->started ? job->fn(job->ctx, job->arg) : rctx_err(job->ctx);
+  job->result = job->started ? rctx__run_traced(job->ctx, job->fn, job->arg) : rctx_err(job->ctx);
   if (job->cleanup) job->cleanup(job->arg);
   rctx_unref(job->ctx);
   if (job->count == NULL) rctx__pool_task_over();                      /* before the caller can learn of it */
@@ -470,6 +478,7 @@ static int finish(struct rctx__job *job, struct rctx_executor *executor, enum rc
     break;
   default:
     rc = rctx_err(ctx);
+    PROBE_2(orphan, ctx, job->fn); /* its caller's hold on the job is still there */
   }
   rctx_after_stop_sync(told_of(job));
   rctx__job_drop(job);

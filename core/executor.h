@@ -118,6 +118,7 @@ void rctx__group_run(struct rctx__job *job);
 unsigned rctx__workers_threads(const struct rctx__workers *workers);
 
 /** The answer of rctx_execute() when fn never ran. Returns rc. */
+int rctx__run_traced(const rctx *ctx, rctx_work_fn fn, void *arg); /* fn, between its two probes */
 int rctx__not_started(int rc, void *arg, void (*cleanup)(void *arg), enum rctx_outcome *outcome);
 /** rctx_execute() on a manager's executor. */
 int rctx__execute(struct rctx_manager *manager, const rctx *ctx, rctx_work_fn fn, void *arg, void (*cleanup)(void *arg),

@@ -77,7 +77,7 @@ static void wake_and_unlock(struct rctx_group *group) {
 
 static void run(struct rctx_group *group, const rctx *ctx, rctx_work_fn fn, void *arg, const struct rctx_site *site,
                 bool by_pool) {
-  int result = fn(ctx, arg);
+  int result = rctx__run_traced(ctx, fn, arg);
   if (result != 0) fail(group, result, site);
   if (by_pool) rctx__pool_task_over(); /* before anybody can learn of it */
   rctx__take(lock_of(group));

@@ -42,7 +42,7 @@ static bool count_child(rctx *child, struct rctx__visitor *self) {
 }
 
 static void count_below(rctx *top, struct rctx_info *info) {
-  struct count count = {{count_registrations, count_child, NULL}, info};
+  struct count count = {{count_registrations, count_child, NULL, false}, info};
   rctx__visit_below(top, &count.visitor);
   info->children += info->registrations;
 }

@@ -15,6 +15,7 @@
  */
 #define _GNU_SOURCE
 #include "manager.h"
+#include "probes.h"
 #include "tree.h"
 
 #include <rctx/after.h>
@@ -150,6 +151,7 @@ static rctx *next_to_end(int signal, uint32_t stamp) {
 static void end_all(int signal, uint32_t stamp) {
   for (rctx *ctx; (ctx = next_to_end(signal, stamp));) {
     rctx_manager *manager = ctx->manager;
+    PROBE_2(signal, ctx, signal);
     rctx_cancel_cause(ctx, &causes[signal]);
     rctx__drop(ctx);
     rctx__finished(&manager->busy);

@@ -2,6 +2,7 @@
 #include "timer.h"
 
 #include "manager.h"
+#include "probes.h"
 
 #include <string.h>
 
@@ -104,7 +105,8 @@ static size_t advance_shard(const struct rctx__timers *timers, struct rctx__shar
     size_t room = budget - done < COLLECT ? budget - done : COLLECT;
     size_t n = collect(timers, shard, to, due, room, &more);
     for (size_t i = 0; i < n; i++) {
-      rctx__finish(due[i], due[i]->deadline_code | ORIGIN_OWN | STATE_TIMED_OUT);
+      if (rctx__finish(due[i], due[i]->deadline_code | ORIGIN_OWN | STATE_TIMED_OUT))
+        PROBE_2(deadline, due[i], -(int)due[i]->deadline_code);
       rctx__drop(due[i]);
     }
     done += n;

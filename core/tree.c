@@ -39,6 +39,7 @@
 #include "tree.h"
 
 #include "manager.h"
+#include "probes.h"
 #include "rcu.h"
 #include "value.h"
 
@@ -361,6 +362,11 @@ bool rctx__finish(rctx *node, uint32_t how) {
   return marked & MARKED;
 }
 
+/* Its operands are the node's memory: the path that everybody takes keeps nothing in registers for its sake. */
+#define PROBE_CANCEL(node)                                                                                             \
+  PROBE_3(cancel, node, ((const uint32_t *)(const void *)(node))[0],                                                   \
+          ((const uint64_t *)(const void *)(node))[offsetof(struct rctx, cause) / sizeof(uint64_t)])
+
 /* Cause and mark under the word's lock: one read-modify-write, and no moment at which there is one without the other. */
 bool rctx__cancel(rctx *node, uint32_t how, const struct rctx_cause *cause) {
   uint32_t s = rctx__state_lock(node);
@@ -375,6 +381,7 @@ bool rctx__cancel(rctx *node, uint32_t how, const struct rctx_cause *cause) {
   rctx__timer_disarm(node);
   if (unlikely(s & (STATE_CHILDREN | STATE_NOTIFY))) {
     struct walk walk = {NULL, NULL};
+    PROBE_CANCEL(node);
     if (s & STATE_NOTIFY) pin_for_notice(node, &walk);
     walk_and_notify(node, children, &walk);
   }
@@ -399,6 +406,7 @@ bool rctx__sweep_begin(rctx *node, uint32_t how, const struct rctx_cause *cause,
     *sweep = (struct rctx_sweep){.rctx__top = node, .rctx__parent = node};
   }
   struct walk walk = {NULL, NULL};
+  PROBE_CANCEL(node);
   if (s & STATE_NOTIFY) pin_for_notice(node, &walk);
   if (walk.first) notify(&walk);
   return true;
@@ -669,6 +677,13 @@ static rctx *next_counted(const rctx *parent, const rctx *child) {
   return next;
 }
 
+/* No more children after this one. */
+static rctx *stop_counting(const rctx *parent, const rctx *child) {
+  unsigned count = 0;
+  if (child->stripe > 0) rctx__unlock(&stripes_of(parent, &count)[child->stripe - 1].lock);
+  return NULL;
+}
+
 /* Lock a node and ask the visitor. False: it is unlocked again. */
 static bool enter_counted(rctx *node, struct rctx__visitor *visitor) {
   uint32_t s = rctx__state_lock(node);
@@ -694,6 +709,6 @@ void rctx__visit_below(rctx *top, struct rctx__visitor *visitor) {
       child = next_counted(parent, NULL);
       continue;
     }
-    child = next_counted(parent, child);
+    child = visitor->enough ? stop_counting(parent, child) : next_counted(parent, child);
   }
 }

@@ -217,6 +217,7 @@ struct rctx__visitor {
   bool (*child)(rctx *child, struct rctx__visitor *self);
   void (*leave)(rctx *node,
                 struct rctx__visitor *self); /* after the last child of one that was entered; NULL: nothing */
+  bool enough;                               /* set by one of these: visit no more */
 };
 /** Visit what hangs below, parents before children, with the locks of the path from top held: not for hot paths. */
 void rctx__visit_below(rctx *top, struct rctx__visitor *visitor);

@@ -4,6 +4,7 @@
 #include "support/leftovers.h"
 
 #include <pthread.h>
+#include <rctx/rctx.h>
 #include <rctx/testing.h>
 #include <signal.h>
 #include <stdarg.h>
@@ -217,6 +218,14 @@ ABORTS(with_signals_of_null, "rctx_with_signals", kept = rctx_with_signals(none,
 ABORTS(with_signals_of_no_list, "rctx_with_signals", kept = rctx_with_signals(rctx_background(), no_numbers, 1))
 ABORTS(signal_of_null, "rctx_signal_of", rctx_signal_of(none))
 
+static char room[256];
+static int write_nothing(const char *piece, size_t size, void *arg) { return (void)piece, (void)size, (void)arg, 0; }
+static volatile rctx_dump_write no_write;
+ABORTS(dump_of_null, "rctx_dump", rctx_dump(none, RCTX_DUMP_TEXT, room, sizeof room, write_nothing, NULL))
+ABORTS(dump_to_nobody, "rctx_dump", rctx_dump(rctx_background(), RCTX_DUMP_TEXT, room, sizeof room, no_write, NULL))
+ABORTS(dump_fd_of_null, "rctx_dump_fd", rctx_dump_fd(none, RCTX_DUMP_TEXT, room, sizeof room, -1))
+ABORTS(prometheus_of_null, "rctx_prometheus", rctx_prometheus(no_manager, room, sizeof room))
+ABORTS(prometheus_into_null, "rctx_prometheus", rctx_prometheus(rctx_manager_default(), no_text, 1))
 ABORTS(log_format_into_null, "rctx_log_format", rctx_log_format(no_text, 512, rctx_background(), RCTX_LOG_INFO, "m"))
 ABORTS(log_format_of_null, "rctx_log_format", rctx_log_format(text, sizeof text, none, RCTX_LOG_INFO, "m"))
 ABORTS(log_format_without_format, "rctx_log_format",

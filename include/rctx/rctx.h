@@ -14,6 +14,7 @@
 #include <rctx/log.h>
 #include <rctx/manager.h>
 #include <rctx/merge.h>
+#include <rctx/observe.h>
 #include <rctx/propagate.h>
 #include <rctx/signal.h>
 #include <rctx/value.h>

@@ -28,6 +28,7 @@ LAYERS = [
     ["group"],
     ["manager", "signal"],
     ["inspect", "drain", "leaks", "testing", "testkit", "log"],
+    ["inspect", "drain", "leaks", "testing", "log", "observe"],
     ["budget", "codec"],
     ["grpc_timeout", "timeout_ms", "tracestate", "baggage"],
     ["traceparent", "received"],
