@@ -56,6 +56,8 @@ struct scope_left {
   size_t contexts, timers, deferred, callbacks, threads, bytes;
 };
 void scopes_count(struct scope_left *left);
+/** scopes_show - the live tree as JSON, to be freed. NULL: no memory, or this build has none. */
+char *scopes_show(void);
 /** scopes_close - end the server, wait until all is gone, count what is not. */
 void scopes_close(struct scope_left *left);
 

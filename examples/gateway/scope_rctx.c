@@ -13,6 +13,7 @@
 
 #include "clock.h"
 
+#include <errno.h>
 #include <rctx/rctx.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -22,6 +23,7 @@
 enum {
   ORIGIN_UPSTREAM_FAILED = RCTX_ORIGIN_USER, /* an origin of our own */
   CALLBACKS_PER_TURN = 64,                   /* then the loop serves its sockets again */
+  SNAPSHOT_BYTES = 1 << 18,                  /* of the live tree: some 1000 contexts */
   QUIESCE_S = 5
 };
 
@@ -65,6 +67,23 @@ void scopes_count(struct scope_left *left) {
   rctx_stats(rctx_manager_default(), &stats);
   *left =
       (struct scope_left){stats.contexts, stats.timers, stats.deferred, stats.callbacks, stats.threads, stats.bytes};
+}
+
+static int append(const char *text, size_t size, void *arg) { return fwrite(text, 1, size, arg) == size ? 0 : -ENOMEM; }
+
+char *scopes_show(void) {
+  char *text = NULL, *room = malloc(SNAPSHOT_BYTES);
+  size_t size;
+  FILE *out = room ? open_memstream(&text, &size) : NULL;
+  if (out) {
+    int rc = rctx_dump(server, RCTX_DUMP_JSON, room, SNAPSHOT_BYTES, append, out); /* -ENOSPC: it says so itself */
+    if (fclose(out) != 0 || rc == -ENOMEM) {
+      free(text);
+      text = NULL;
+    }
+  }
+  free(room);
+  return text;
 }
 
 void scopes_close(struct scope_left *left) {

@@ -121,6 +121,10 @@ class Answers(Case):
     def test_other_paths_and_methods(self):
         self.assertEqual(self.get("/healthz").json(), {"status": "ok"})
         self.assertEqual(self.get("/nowhere").status, 404)
+        tree = self.get("/debug/contexts")
+        self.assertEqual(tree.status, 200 if self.CONTEXTS else 404)
+        if self.CONTEXTS:
+            self.assertEqual(tree.json()["contexts"][0]["name"], "server")
         self.assertEqual(self.gateway.stats()["with_contexts"], self.CONTEXTS)
         with socket.create_connection((LOOPBACK, self.gateway.port)) as sock:
             sock.settimeout(30)

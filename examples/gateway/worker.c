@@ -77,6 +77,13 @@ static void serve_stats(struct evhttp_request *http, void *arg) {
   json_decref(stats);
 }
 
+/* For those who run it: on a port that strangers reach it would have to be closed. */
+static void serve_contexts(struct evhttp_request *http, void *arg) {
+  char *text = scopes_show();
+  worker_send(arg, http, text ? 200 : 404, "", text ? text : "{}");
+  free(text);
+}
+
 static void serve_nothing(struct evhttp_request *http, void *arg) {
   worker_send(arg, http, 404, "", "{\"error\":\"there is /, /healthz and /stats\"}");
 }
@@ -151,6 +158,7 @@ static bool open_all(struct worker *worker, int listen_fd) {
   evhttp_set_cb(worker->http, "/", serve_aggregate, worker);
   evhttp_set_cb(worker->http, "/healthz", serve_health, worker);
   evhttp_set_cb(worker->http, "/stats", serve_stats, worker);
+  evhttp_set_cb(worker->http, "/debug/contexts", serve_contexts, worker);
   evhttp_set_gencb(worker->http, serve_nothing, worker);
   return listen_on(worker, listen_fd);
 }
