@@ -13,8 +13,8 @@ ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)
 # The layers of core/, lowest first. A file includes its own header and files of lower layers, nothing beside or above it.
 # "tree" is tree.c and tree.h; a header that stands lower than its .c, since it only holds types, is listed by full name.
 LAYERS = [
-    ["platform"],
-    ["wheel", "rcu", "queue"],
+    ["platform", "probes"],
+    ["wheel", "rcu", "queue", "text"],
     ["tree.h"],
     ["memory.h", "timer.h"],
     ["executor.h"],
