@@ -147,10 +147,10 @@ static int keep_cause(rctx *node, const struct rctx_cause *cause) {
   return rc;
 }
 
-/* The parent's deadline is the same and its timer (or an ancestor's) ends this node, too. */
+/* The parent's deadline is the same and its timer (or an ancestor's) ends this node, too. One that may be moved needs its own. */
 static inline bool parent_ends_it(const rctx *node) {
   const rctx *parent = node->parent;
-  return inherits_for_good(parent) &&
+  return inherits_for_good(parent) && !(node->own & OWN_MOVABLE) &&
          load_relaxed(&parent->deadline_ns) <= load_relaxed(&node->deadline_ns) && /* const */
          rctx__same_clock(parent->manager, node->manager);
 }
@@ -242,7 +242,7 @@ rctx *rctx_with_timeout_at_cause(const rctx *parent, int64_t now_ns, int64_t tim
 
 int rctx_move_deadline(rctx *ctx, int64_t deadline_ns) {
   if (misused(ctx == NULL, NEED_CTX) || misused(gone(ctx), IS_DEAD)) return -EINVAL;
-  if (!(ctx->own & OWN_MOVABLE)) return -EINVAL;
+  if (!(ctx->own & OWN_MOVABLE)) return rctx__is_static(ctx) && rctx_err(ctx) ? rctx_err(ctx) : -EINVAL;
   if (rctx__done(load_acquire(&ctx->state))) return rctx_err(ctx);                                /* partner: mark() */
   if (deadline_ns <= rctx__now(ctx->manager) || !rctx__timer_move(ctx, deadline_ns)) expire(ctx); /* due, or it was */
   return rctx_err(ctx);
@@ -269,7 +269,10 @@ void rctx_touch_at(rctx *ctx, int64_t now_ns) {
   if (misused(ctx == NULL, NEED_CTX) || misused(gone(ctx), IS_DEAD)) return;
   struct rctx__ext *ext = load_relaxed(&ctx->ext); /* there since rctx_with_idle() */
   if (!(ctx->own & OWN_MOVABLE) || ext == NULL || ext->idle_ns == 0) return;
-  store_relaxed(&ctx->deadline_ns, rctx__add_ns(now_ns, ext->idle_ns)); /* the timer looks at it when it fires */
+  int64_t to_ns = rctx__add_ns(now_ns, ext->idle_ns);
+  int64_t was_ns = load_relaxed(&ctx->deadline_ns); /* a guess: the CAS decides. The timer looks when it fires */
+  while (was_ns < to_ns && !cas_relaxed(&ctx->deadline_ns, &was_ns, to_ns)) {
+  }
 }
 
 void rctx_touch(rctx *ctx) {
@@ -404,7 +407,8 @@ rctx *rctx__derive_merged(const rctx *parent, const struct rctx__merged_spec *sp
     return NULL;
   }
   node->own = (uint8_t)((node->own & ~HAS_DEADLINE) | (spec->has_deadline ? HAS_DEADLINE : 0));
-  if (spec->may_move) node->own |= CLIMB; /* what is derived below keeps deadlines of its own */
+  node->own |= OWN_MERGE;
+  if (spec->climb) node->own |= CLIMB;
   atomic_init(&node->deadline_ns, spec->has_deadline ? spec->deadline_ns : INT64_MAX);
   return publish(node);
 }
@@ -559,26 +563,40 @@ int rctx_why(const rctx *ctx, struct rctx_why *why) {
   return rctx__why(ctx, why);
 }
 
-/* The earliest of the way up, as far as deadlines may move; above that, the inherited one is it. */
-static COLD int64_t climb(const rctx *ctx) {
+enum { MERGES_CLIMBED = 4 }; /* of merges of merges with deadlines that move: each may ask several parents */
+
+/* The earliest of the way up, as far as deadlines may move; above that, the inherited one is it. A deadline on another clock is
+ * not inherited. */
+static COLD int64_t climb(const rctx *ctx, unsigned merges) {
+  const rctx_manager *manager = ctx->manager;
   int64_t earliest_ns = INT64_MAX;
-  for (; ctx && (ctx->own & HAS_DEADLINE); ctx = ctx->parent) {
+  for (; ctx && (ctx->own & HAS_DEADLINE) && rctx__same_clock(ctx->manager, manager); ctx = ctx->parent) {
+    bool may_move = ctx->own & CLIMB, merge = may_move && (ctx->own & OWN_MERGE);
+    bool counts = merge || (ctx->own & OWN_DEADLINE) || !may_move;
     int64_t its_ns = load_relaxed(&ctx->deadline_ns); /* a time of this moment */
-    bool counts = (ctx->own & OWN_DEADLINE) || !(ctx->own & CLIMB);
+    if (merge) its_ns = merges ? rctx__merge_deadline(ctx, merges - 1) : INT64_MAX;
     if (counts && its_ns < earliest_ns) earliest_ns = its_ns;
-    if (!(ctx->own & CLIMB)) break;
+    if (merge || !may_move) break;
   }
   return earliest_ns;
 }
 
+bool rctx__deadline_of(const rctx *ctx, unsigned merges, int64_t *deadline_ns) {
+  if (!(ctx->own & HAS_DEADLINE)) return false;
+  *deadline_ns = unlikely(ctx->own & CLIMB) ? climb(ctx, merges) : load_relaxed(&ctx->deadline_ns); /* const */
+  return true;
+}
+
 static inline int64_t deadline_of(const rctx *ctx) {
-  return unlikely(ctx->own & CLIMB) ? climb(ctx) : load_relaxed(&ctx->deadline_ns); /* const */
+  return unlikely(ctx->own & CLIMB) ? climb(ctx, MERGES_CLIMBED) : load_relaxed(&ctx->deadline_ns); /* const */
 }
 
 bool rctx_deadline(const rctx *ctx, int64_t *deadline_ns) {
   if (misused(ctx == NULL, NEED_CTX) || misused(deadline_ns == NULL, "deadline_ns is NULL")) return false;
   if (!(ctx->own & HAS_DEADLINE)) return false;
-  *deadline_ns = deadline_of(ctx);
+  int64_t its_ns = deadline_of(ctx);
+  if (its_ns == INT64_MAX && (ctx->own & CLIMB)) return false; /* none at the moment */
+  *deadline_ns = its_ns;
   return true;
 }
 

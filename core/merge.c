@@ -51,7 +51,9 @@ static void decide(struct rctx__merge *merge, const rctx *parent) {
   const rctx *winner = load_acquire(&merge->winner);
   uint32_t s = load_acquire(&rctx__mutable(winner)->state); /* partner: mark(); it has ended */
   uint32_t how = (s & STATE_ERR) | ORIGIN_LOCAL;
-  if ((s & STATE_TIMED_OUT) && rctx__same_clock(winner->manager, merge->ctx->manager)) how |= STATE_TIMED_OUT;
+  /* TIMED_OUT says to those below that what the merge shows has passed. all: another parent's may have been later. */
+  if (!merge->all && (s & STATE_TIMED_OUT) && rctx__same_clock(winner->manager, merge->ctx->manager))
+    how |= STATE_TIMED_OUT;
   rctx__cancel(merge->ctx, how, &rctx__merged_cause);
 }
 
@@ -119,18 +121,25 @@ void rctx__merge_bury(struct rctx__merge *merge, rctx **held) {
 /* ---- making ------------------------------------------------------------------------------------------------------ */
 
 /* The deadline it shows: the earliest, or the latest if all have one. */
-static bool shown_deadline(const struct rctx__merge *merge, const rctx_manager *manager, int64_t *deadline_ns) {
+static bool shown_deadline(const struct rctx__merge *merge, const rctx_manager *manager, unsigned merges,
+                           int64_t *deadline_ns) {
   bool found = false;
   for (size_t i = 0; i < merge->n; i++) {
     const rctx *parent = merge->links[i].rctx__parent;
     int64_t its_ns;
-    bool has = rctx_deadline(parent, &its_ns) && rctx__same_clock(parent->manager, manager);
+    bool has = rctx__deadline_of(parent, merges, &its_ns) && rctx__same_clock(parent->manager, manager);
     if (!has && merge->all) return false;
     if (!has || (found && merge->all == (its_ns <= *deadline_ns))) continue;
     *deadline_ns = its_ns;
     found = true;
   }
   return found;
+}
+
+int64_t rctx__merge_deadline(const rctx *ctx, unsigned merges) {
+  int64_t deadline_ns;
+  return shown_deadline(rctx__value_own(ctx, &rctx__merge_key), ctx->manager, merges, &deadline_ns) ? deadline_ns
+                                                                                                    : INT64_MAX;
 }
 
 static struct rctx__merge *merge_new(rctx_manager *manager, size_t n, size_t own_links) {
@@ -176,8 +185,9 @@ static rctx *make(struct rctx_merge_link *links, const rctx *const *parents, siz
     if (!rctx__is_static(parents[i])) rctx__ref(rctx__mutable(parents[i]));
   }
   struct rctx__merged_spec spec = {.merge = merge, .values_from = parents[0]};
-  spec.has_deadline = shown_deadline(merge, manager, &spec.deadline_ns);
-  for (size_t i = 0; i < n; i++) spec.may_move |= (parents[i]->own & CLIMB) != 0;
+  spec.has_deadline = shown_deadline(merge, manager, 0, &spec.deadline_ns);
+  spec.climb = all; /* it may end before the latest has passed */
+  for (size_t i = 0; i < n; i++) spec.climb |= (parents[i]->own & CLIMB) != 0;
   merge->ctx = rctx__derive_merged(all ? &manager->root : parents[0], &spec);
   if (merge->ctx == NULL) {
     rctx *held = NULL;

@@ -43,7 +43,8 @@ enum {
   OWN_DESTROYERS = 8, /* ... some of which hold something that has to be let go */
   HAS_DEADLINE = 16,  /* deadline_ns counts */
   OWN_MOVABLE = 32,   /* its own deadline may be moved */
-  CLIMB = 64          /* that, or an ancestor's may: what counts is the earliest of the way up */
+  CLIMB = 64,         /* that, or an ancestor's may: what counts is the earliest of the way up */
+  OWN_MERGE = 128     /* merge.c: with CLIMB, its deadline is looked up at its parents */
 };
 
 enum { TIMER_NONE = 0, TIMER_ARMED, TIMER_FIRED };
@@ -161,8 +162,13 @@ struct rctx__merged_spec {
   const rctx *values_from;
   bool has_deadline; /* to be shown only: the parents' timers end it */
   int64_t deadline_ns;
-  bool may_move; /* a parent's may be moved */
+  bool climb; /* a parent's may be moved, or it may end before what it shows: those below keep timers of their own */
 };
+/** context.c: false: it has no deadline, and never will. *deadline_ns may be INT64_MAX: none at the moment. merges: through how many
+ *  merges to look for deadlines that move; those behind are not shown. */
+bool rctx__deadline_of(const rctx *ctx, unsigned merges, int64_t *deadline_ns);
+/** merge.c: what its parents' deadlines make of a merge's now. */
+int64_t rctx__merge_deadline(const rctx *ctx, unsigned merges);
 /** context.c: a context that carries a merge. NULL: no memory; then nothing has been taken. */
 rctx *rctx__derive_merged(const rctx *parent, const struct rctx__merged_spec *spec);
 /** merge.c: the cause that stands for "see the winner", and the winner. */

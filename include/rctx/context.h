@@ -184,6 +184,7 @@ RCTX_API rctx *rctx_derive(const rctx *parent, const struct rctx_spec *spec) RCT
  * Returns: 0: it will not end by its own deadline before the new one; the context's error: it has ended, by whatever; also
  *          when the old deadline was just coming due (then -ETIMEDOUT): a deadline that has fired is not taken back. -EINVAL:
  *          it is not movable.
+ *          rctx_deadline() says false while neither it nor an ancestor has one.
  * Order:   rctx_deadline() of it and of everything below tells the new time from then on: below a movable deadline that call, and
  *          rctx_remaining(), cost a step per level. Contexts below keep deadlines of their own also where they are later.
  * Threads: any that holds the handle. Races: with expiry: one of the two answers above.
@@ -199,9 +200,10 @@ RCTX_API int rctx_move_deadline(rctx *ctx, int64_t deadline_ns) RCTX_NONNULL(1);
  */
 RCTX_API rctx *rctx_with_idle(const rctx *parent, int64_t idle_ns) RCTX_NONNULL(1) RCTX_DERIVES;
 
-/** rctx_touch_at - progress was made at now_ns: it ends no earlier than idle_ns after that. One store; the timer stays where it
- *  is and looks again when it fires. rctx_touch() reads the clock. Any thread; on an ended context, or one that is not
- *  rctx_with_idle()'s, nothing. Races: with expiry: either counts, rctx_err() tells. */
+/** rctx_touch_at - progress was made at now_ns: it ends no earlier than idle_ns after that. One compare-and-swap, or a load
+ *  when a later touch is there already; the timer stays where it is and looks again when it fires. rctx_touch() reads the
+ *  clock. Any thread; on an ended context, or one that is not rctx_with_idle()'s, nothing. Races: with expiry: either
+ *  counts, rctx_err() tells. */
 RCTX_API void rctx_touch_at(rctx *ctx, int64_t now_ns) RCTX_NONNULL(1);
 RCTX_API void rctx_touch(rctx *ctx) RCTX_NONNULL(1);
 
@@ -403,6 +405,7 @@ static inline rctx *rctx__made(rctx *ctx, const struct rctx_site *site) {
 #define rctx_with_timeout_at_cause(...)                                                                                \
   RCTX__MADE("rctx_with_timeout_at_cause", rctx_with_timeout_at_cause(__VA_ARGS__))
 #define rctx_without_cancel(...) RCTX__MADE("rctx_without_cancel", rctx_without_cancel(__VA_ARGS__))
+#define rctx_with_idle(...) RCTX__MADE("rctx_with_idle", rctx_with_idle(__VA_ARGS__))
 #define rctx_derive(...) RCTX__MADE("rctx_derive", rctx_derive(__VA_ARGS__))
 #endif
 

@@ -5,7 +5,8 @@
  *   all-of   work shared by many callers, one upstream fetch for all that wait for it: it ends when the last of them is gone
  *
  * Promises cited below:
- *   [MERGE-1] any: ended when the cancel or expiry that ended the first of its parents returns. all: the same for the last.
+ *   [MERGE-1] any: ended when the cancel or expiry that ended the first of its parents returns. all: when those that ended its
+ *             parents have all returned; of several at once, the one that is through last decides.
  *             No recursion: of merges below merges below merges, those more than 16 deep have ended when the outermost cancel
  *             returns.
  *   [MERGE-2] Error and cause are those of the parent that decided, by the same pointer; rctx_why() names the ancestor where
@@ -36,7 +37,8 @@ struct rctx_merge_link {
  * @parents: borrowed array; the contexts are retained until the merge is gone. May be of several managers; the merge belongs to
  *           the first one's. @n: at least 1.
  *
- * Its deadline is the earliest of the parents' (those on another clock do not count, but their expiry arrives). When a parent
+ * Its deadline is the earliest of the parents' (those on another clock do not count, but their expiry arrives), also after one
+ * was moved; of merges of merges more than four deep, deadlines that can move are not shown. When a parent
  * has ended already it is born ended, with that parent's error and cause: the first one in the array.
  * Returns: the owner's handle, to be ended once with rctx_end() (rctx_drop() would leave it linked until a parent ends). Ended
  *          already: with -ENOMEM, or -EINVAL for no parents or a NULL among them.
@@ -60,6 +62,13 @@ RCTX_API rctx *rctx_merge_any_in(struct rctx_merge_link *links, const rctx *cons
     RCTX_NONNULL(1, 2) RCTX_DERIVES;
 RCTX_API rctx *rctx_merge_all_in(struct rctx_merge_link *links, const rctx *const *parents, size_t n)
     RCTX_NONNULL(1, 2) RCTX_DERIVES;
+
+#ifdef RCTX_LEAK_SITES
+#define rctx_merge_any(...) RCTX__MADE("rctx_merge_any", rctx_merge_any(__VA_ARGS__))
+#define rctx_merge_all(...) RCTX__MADE("rctx_merge_all", rctx_merge_all(__VA_ARGS__))
+#define rctx_merge_any_in(...) RCTX__MADE("rctx_merge_any_in", rctx_merge_any_in(__VA_ARGS__))
+#define rctx_merge_all_in(...) RCTX__MADE("rctx_merge_all_in", rctx_merge_all_in(__VA_ARGS__))
+#endif
 
 RCTX_END_DECLS
 #endif
