@@ -243,7 +243,11 @@ rctx *rctx_with_timeout_at_cause(const rctx *parent, int64_t now_ns, int64_t tim
 int rctx_move_deadline(rctx *ctx, int64_t deadline_ns) {
   if (misused(ctx == NULL, NEED_CTX) || misused(gone(ctx), IS_DEAD)) return -EINVAL;
   if (!(ctx->own & OWN_MOVABLE)) return rctx__is_static(ctx) && rctx_err(ctx) ? rctx_err(ctx) : -EINVAL;
-  if (rctx__done(load_acquire(&ctx->state))) return rctx_err(ctx);                                /* partner: mark() */
+  uint32_t s = load_acquire(&ctx->state); /* partner: mark() */
+  if (rctx__done(s)) {
+    if (!(s & STATE_WALKED)) rctx__finish(ctx, 0); /* help to mark what is below */
+    return rctx_err(ctx);
+  }
   if (deadline_ns <= rctx__now(ctx->manager) || !rctx__timer_move(ctx, deadline_ns)) expire(ctx); /* due, or it was */
   return rctx_err(ctx);
 }
@@ -606,6 +610,7 @@ int64_t rctx_remaining_at(const rctx *ctx, int64_t now_ns) {
   if (rctx_err(ctx)) return 0;
   if (!(ctx->own & HAS_DEADLINE)) return INT64_MAX;
   int64_t deadline_ns = deadline_of(ctx);
+  if (deadline_ns == INT64_MAX && (ctx->own & CLIMB)) return INT64_MAX; /* none at the moment */
   if (deadline_ns <= now_ns) return 0;
   int64_t left;
   return __builtin_sub_overflow(deadline_ns, now_ns, &left) ? INT64_MAX : left;
