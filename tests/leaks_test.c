@@ -136,6 +136,12 @@ Test(leaks, every_way_to_derive_tells_its_line) {
   made_by(rctx_with_timeout_at_cause(root, 1, far, &cause), __LINE__, "rctx_with_timeout_at_cause");
   made_by(rctx_without_cancel(root), __LINE__, "rctx_without_cancel");
   made_by(rctx_derive(root, &(struct rctx_spec){.name = "n"}), __LINE__, "rctx_derive");
+  made_by(rctx_with_idle(root, far), __LINE__, "rctx_with_idle");
+  static struct rctx_merge_link links[1];
+  made_by(rctx_merge_any(&root, 1), __LINE__, "rctx_merge_any");
+  made_by(rctx_merge_all(&root, 1), __LINE__, "rctx_merge_all");
+  made_by(rctx_merge_any_in(links, &root, 1), __LINE__, "rctx_merge_any_in");
+  made_by(rctx_merge_all_in(links, &root, 1), __LINE__, "rctx_merge_all_in");
   made_by(rctx_with_value(root, &key, NULL), __LINE__, "rctx_with_value");
   made_by(rctx_with_values(root, &value, 1), __LINE__, "rctx_with_values");
   made_by(rctx_with_signal(root, SIGUSR1, SIGUSR2, 0), __LINE__, "rctx_with_signal");

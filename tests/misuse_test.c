@@ -306,6 +306,48 @@ ABORTS(wait_for_completion_of_null, "rctx_manager_wait_for_completion",
 ABORTS(wait_for_completion_with_null, "rctx_manager_wait_for_completion",
        rctx_manager_wait_for_completion(standard(), none, 1))
 
+/* ---- several parents, deadlines that move, slices ---------------------------------------------------------------- */
+
+static const rctx *const *volatile no_parents;
+static struct rctx_merge_link *volatile no_links;
+static struct rctx_sweep *volatile no_sweep;
+static struct rctx_merge_link links[2];
+static struct rctx_sweep sweep;
+
+static rctx *merge_with_a_null(rctx *(*merge)(const rctx *const *, size_t)) {
+  const rctx *parents[] = {top(), none};
+  return merge(parents, 2);
+}
+static rctx *merge_in_with_a_null(rctx *(*merge)(struct rctx_merge_link *, const rctx *const *, size_t)) {
+  const rctx *parents[] = {top(), none};
+  return merge(links, parents, 2);
+}
+static const rctx *one_parent[1];
+static const rctx *const *one(void) {
+  one_parent[0] = top();
+  return one_parent;
+}
+
+ABORTS(merge_any_of_null, "rctx_merge_any", kept = rctx_merge_any(no_parents, 1))
+ABORTS(merge_any_of_none, "rctx_merge_any", kept = rctx_merge_any(one(), 0))
+ABORTS(merge_any_with_a_null, "rctx_merge_any", kept = merge_with_a_null(rctx_merge_any))
+ABORTS(merge_all_of_null, "rctx_merge_all", kept = rctx_merge_all(no_parents, 1))
+ABORTS(merge_all_of_none, "rctx_merge_all", kept = rctx_merge_all(one(), 0))
+ABORTS(merge_all_with_a_null, "rctx_merge_all", kept = merge_with_a_null(rctx_merge_all))
+ABORTS(merge_any_in_null, "rctx_merge_any_in", kept = rctx_merge_any_in(no_links, one(), 1))
+ABORTS(merge_any_in_of_null, "rctx_merge_any_in", kept = rctx_merge_any_in(links, no_parents, 1))
+ABORTS(merge_any_in_with_a_null, "rctx_merge_any_in", kept = merge_in_with_a_null(rctx_merge_any_in))
+ABORTS(merge_all_in_null, "rctx_merge_all_in", kept = rctx_merge_all_in(no_links, one(), 1))
+ABORTS(merge_all_in_of_null, "rctx_merge_all_in", kept = rctx_merge_all_in(links, no_parents, 1))
+ABORTS(merge_all_in_with_a_null, "rctx_merge_all_in", kept = merge_in_with_a_null(rctx_merge_all_in))
+ABORTS(move_deadline_of_null, "rctx_move_deadline", kept_number = rctx_move_deadline(none, 1))
+ABORTS(with_idle_below_null, "rctx_with_idle", kept = rctx_with_idle(none, 1))
+ABORTS(touch_of_null, "rctx_touch", rctx_touch(none))
+ABORTS(touch_at_of_null, "rctx_touch_at", rctx_touch_at(none, 1))
+ABORTS(cancel_begin_of_null, "rctx_cancel_begin", quiet = rctx_cancel_begin(none, NULL, &sweep))
+ABORTS(cancel_begin_into_null, "rctx_cancel_begin", quiet = rctx_cancel_begin(rctx_with_cancel(top()), NULL, no_sweep))
+ABORTS(cancel_step_of_null, "rctx_cancel_step", quiet = rctx_cancel_step(no_sweep, 1))
+
 /* ---- ending twice ------------------------------------------------------------------------------------------------ */
 
 static void end_twice(void) {
