@@ -31,7 +31,7 @@
  * Locks: a node's state lock; then its stripes in order, then a queue's lock. Only rctx__visit_below() holds several nodes' locks:
  * parent, then child. Nothing under them allocates, calls out or enters the kernel.
  * A walk in slices (rctx__sweep_step) is the same walk with pauses. Between two slices it is in no read section: what it stands on
- * is a child that it has pinned, which therefore stays linked, and keeps everything above it; the counts of the lists it
+ * is a watched child that it has pinned, which therefore stays linked, and keeps everything above it; the counts of the lists it
  * is inside stay raised. It notifies what it has marked at the end of each slice.
  *
  * Models: tests/model/tree_*.pml. Walks are iterative: child, next, parent; no stack, no queue.
@@ -412,22 +412,24 @@ bool rctx__sweep_begin(rctx *node, uint32_t how, const struct rctx_cause *cause,
   return true;
 }
 
-/* Mark up to budget nodes from where the sweep stands. True: there is more, and sweep->rctx__child is pinned. Inside a read
+/* A reference taken from a list holds only where nobody gives the last one up the short way (rctx__give_up()): on what is or was
+ * watched, waited for or polled; these flags stay. */
+static bool may_stand_on(const rctx *node) { return load_relaxed(&node->state) & STATE_NOTIFY; }
+
+/* Mark up to budget nodes from where the sweep stands, and on to the next that it may stand on. True: there is more, and sweep->rctx__child is pinned. Inside a read
  * section. */
 static bool sweep_some(struct rctx_sweep *sweep, size_t budget, struct walk *walk) {
   rctx *parent = sweep->rctx__parent;
   uint32_t state = load_relaxed(&parent->state); /* ended: err and how never change again */
   rctx *child = sweep->rctx__child ? sweep->rctx__child : enter(parent);
   for (;;) {
-    if (child && budget == 0 && rctx__pin(child)) {
+    if (child && budget == 0 && may_stand_on(child) && rctx__pin(child)) {
       sweep->rctx__parent = parent;
       sweep->rctx__child = child;
       return true;
     }
-    if (child && budget == 0) { /* it is being freed: nobody holds it, and nothing is below it */
-      child = sibling_after(parent, child);
-    } else if (child) {
-      budget--;
+    if (child) {
+      if (budget > 0) budget--;
       if (mark(child, how_below(state, parent, child), walk) & DESCEND) {
         parent = child;
         state = load_relaxed(&parent->state);

@@ -251,7 +251,8 @@ struct rctx_sweep {
  * 100,000 contexts are marked.
  *
  * begin ends @ctx itself: rctx_err() of it is set, its waiters, fds and callbacks are told, and whatever is derived from it is
- * born ended. What is below follows in steps: each marks at most @max contexts, parents before children, and tells those
+ * born ended. What is below follows in steps, parents before children: each marks @max contexts, and on to the next that is or was
+ * watched, waited for or polled (a step can only stop there; marking one that is not costs a few ns), and tells those
  * it has marked; callbacks of one context are queued in the order of registration, and run in the slices that the loop takes of
  * rctx_loop_drain(). Between two steps what is below is partly live: [CTX-1] holds when the last step has returned.
  *
