@@ -19,6 +19,18 @@ static void open_fake(void) {
 
 TestSuite(sweep, .init = open_fake, .fini = fake_close, .timeout = 120);
 
+static void nothing(const rctx *ctx, void *arg) {
+  (void)ctx;
+  (void)arg;
+}
+
+// A step can only stop at a context that is or was watched.
+static rctx *watched(rctx *ctx) {
+  struct rctx_after node = {0};
+  if (rctx_after_inline(ctx, &node, RCTX_ON_ENDED_TELL, nothing, NULL) >= 0) rctx_after_stop(&node);
+  return ctx;
+}
+
 static const struct rctx_cause cause = {-EPIPE, RCTX_ORIGIN_PEER, "swept", NULL, 0, NULL, NULL};
 static const struct rctx_cause other = {-EIO, RCTX_ORIGIN_USER, "other", NULL, 0, NULL, NULL};
 
@@ -47,7 +59,7 @@ static struct tree tree_make(enum shape shape, int n) {
   tree.up[0] = -1;
   for (int i = 1; i < n; i++) {
     tree.up[i] = shape == WIDE ? 0 : shape == DEEP ? i - 1 : (i - 1) / 3;
-    tree.nodes[i] = rctx_with_cancel(tree.nodes[tree.up[i]]);
+    tree.nodes[i] = watched(rctx_with_cancel(tree.nodes[tree.up[i]]));
   }
   return tree;
 }
@@ -143,7 +155,7 @@ Test(sweep, what_can_not_be_ended_is_not_begun) {
 
 Test(sweep, detached_contexts_below_are_left_alone) {
   rctx *top = rctx_with_cancel(fake_root()), *detached = rctx_without_cancel(top), *below = rctx_with_cancel(detached);
-  rctx *child = rctx_with_cancel(top);
+  rctx *child = watched(rctx_with_cancel(top));
   struct rctx_sweep sweep;
   cr_assert(rctx_cancel_begin(top, &cause, &sweep));
   while (rctx_cancel_step(&sweep, 1)) {
@@ -164,7 +176,8 @@ static void count_destroyed(const struct rctx_cause *self) {
 
 Test(sweep, its_cause_lives_as_long_as_what_it_ended) {
   struct rctx_cause record = {-EPIPE, RCTX_ORIGIN_PEER, "made", NULL, 0, NULL, count_destroyed};
-  rctx *top = rctx_with_cancel(fake_root()), *child = rctx_with_cancel(top), *second = rctx_with_cancel(top);
+  rctx *top = rctx_with_cancel(fake_root()), *child = watched(rctx_with_cancel(top)),
+       *second = watched(rctx_with_cancel(top));
   struct rctx_sweep sweep;
   cr_assert(rctx_cancel_begin(top, &record, &sweep));
   cr_assert(rctx_cancel_step(&sweep, 1));
@@ -226,8 +239,8 @@ Test(sweep, another_cancel_marks_all_at_once__CTX_1) {
 }
 
 Test(sweep, an_ancestors_end_marks_all_at_once__CTX_1) {
-  rctx *above = rctx_with_cancel(fake_root()), *top = rctx_with_cancel(above), *children[40];
-  for (int i = 0; i < 40; i++) children[i] = rctx_with_cancel(top);
+  rctx *above = rctx_with_cancel(fake_root()), *top = watched(rctx_with_cancel(above)), *children[40];
+  for (int i = 0; i < 40; i++) children[i] = watched(rctx_with_cancel(top));
   struct rctx_sweep sweep;
   cr_assert(rctx_cancel_begin(top, &cause, &sweep));
   cr_assert(rctx_cancel_step(&sweep, 5));
@@ -268,8 +281,8 @@ Test(sweep, handles_that_end_between_steps) {
 }
 
 Test(sweep, a_child_that_expires_before_its_turn_keeps_its_own_end__CTX_2) {
-  rctx *top = rctx_with_cancel(fake_root()), *first = rctx_with_cancel(top);
-  rctx *timed = rctx_with_timeout(first, 10 * MS), *below = rctx_with_cancel(timed);
+  rctx *top = rctx_with_cancel(fake_root()), *first = watched(rctx_with_cancel(top));
+  rctx *timed = watched(rctx_with_timeout(first, 10 * MS)), *below = watched(rctx_with_cancel(timed));
   struct rctx_sweep sweep;
   cr_assert(rctx_cancel_begin(top, &cause, &sweep));
   cr_assert(rctx_cancel_step(&sweep, 1));
@@ -287,7 +300,7 @@ Test(sweep, a_child_that_expires_before_its_turn_keeps_its_own_end__CTX_2) {
 
 Test(sweep, timers_below_are_disarmed_as_they_are_marked) {
   rctx *top = rctx_with_cancel(fake_root()), *children[30];
-  for (int i = 0; i < 30; i++) children[i] = rctx_with_timeout(top, SECOND);
+  for (int i = 0; i < 30; i++) children[i] = watched(rctx_with_timeout(top, SECOND));
   struct rctx_sweep sweep;
   size_t left = 30;
   cr_assert(rctx_cancel_begin(top, &cause, &sweep));
@@ -359,7 +372,7 @@ Test(sweep, the_handle_is_ended_inside_a_callback_of_begin) {
   struct rctx_after after = {0};
   struct rctx_sweep sweep;
   inner_top = rctx_with_cancel(fake_root());
-  for (int i = 0; i < 10; i++) children[i] = rctx_with_cancel(inner_top);
+  for (int i = 0; i < 10; i++) children[i] = watched(rctx_with_cancel(inner_top));
   rctx_after_inline(inner_top, &after, RCTX_ON_ENDED_RUN, end_the_top_and_go_on, NULL);
   cr_assert(rctx_cancel_begin(inner_top, &cause, &sweep));
   while (rctx_cancel_step(&sweep, 3)) {
@@ -566,3 +579,17 @@ static void sweep_and_derive(unsigned index, int round) {
 }
 
 Test(sweep, races_with_derivation__CTX_5) { run((struct plan){sweep_and_derive, true}); }
+
+// Nobody watches them: there is no place to stop, and no need to.
+Test(sweep, what_nobody_watches_is_marked_in_one_step) {
+  rctx *top = rctx_with_cancel(fake_root()), *children[100];
+  struct rctx_sweep sweep;
+  for (int i = 0; i < 100; i++) children[i] = rctx_with_cancel(top);
+  cr_assert(rctx_cancel_begin(top, &cause, &sweep));
+  cr_assert_not(rctx_cancel_step(&sweep, 1));
+  for (int i = 0; i < 100; i++) {
+    cr_assert_eq(rctx_err(children[i]), -EPIPE);
+    rctx_end(children[i]);
+  }
+  rctx_end(top);
+}
