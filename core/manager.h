@@ -61,6 +61,19 @@ static inline void rctx__finished(_Atomic uint32_t *count) { sub_acq_rel(count, 
 
 /** wait.c: rctx_sleep() on a given manager's clock. */
 int rctx__sleep_on(const struct rctx_manager *manager, const rctx *ctx, int64_t duration_ns);
+/** testclock.c: a thread blocked on a virtual clock, in the list of that clock. */
+struct rctx__blocked {
+  const rctx *ctx;             /* const */
+  int64_t until_ns;            /* const */
+  struct rctx__blocked *next;  /* the clock's lock */
+  struct rctx__blocked **prev; /* the clock's lock */
+  bool moving;                 /* the clock's lock: this thread moves the time, and runs callbacks */
+  bool told;                   /* the clock's lock: its time has come, and was counted */
+};
+void rctx__test_block(const struct rctx_manager *manager, struct rctx__blocked *here);
+void rctx__test_unblock(const struct rctx_manager *manager, struct rctx__blocked *here);
+/** Move the time if all are blocked. True: look again before sleeping. */
+bool rctx__test_move(const struct rctx_manager *manager, struct rctx__blocked *here);
 /** signal.c: in the child of a fork: start its thread again if contexts wait for signals. */
 void rctx__signals_after_fork(void);
 /** leaks.c: its lock, around fork. */

@@ -1,133 +1,134 @@
 /*
- * testkit.c - a virtual clock and an allocator that fails on request, from the public interface alone: what they do, a user's
- * own could do.
+ * testkit.c - an allocator that counts and fails on request, and the sweep that lets each request of a body fail in its turn.
+ *
+ * A header in front of each piece remembers its size, and links it to the others of the same rctx_test_memory, so that what a
+ * body has left can be freed. One mutex for all of them: tests are in no hurry.
  */
-#include "platform.h"
+#include "manager.h"
 
 #include <pthread.h>
-#include <rctx/manager.h>
 #include <rctx/testing.h>
+#include <stddef.h>
 #include <string.h>
 
-/* ---- virtual time ------------------------------------------------------------------------------------------------ */
+#define NEED_MEMORY "memory is NULL (expected one, all zero to begin with)"
+#define START_NS (1000 * INT64_C(1000000000))
+enum { FRESH = 0xA5, FREED = 0x5A };
 
-struct rctx_test_clock {
-  _Atomic int64_t now_ns; /* atomic: written by the one who advances */
-  rctx_manager *manager;  /* const */
+struct piece {
+  struct piece *next;
+  struct piece *prev;
+  void *base; /* what malloc gave */
+  size_t size;
 };
 
-static int64_t read_clock(void *arg) {
-  struct rctx_test_clock *clock = arg;
-  return load_acquire(&clock->now_ns); /* partner: go_to() */
+static pthread_mutex_t memory_mutex = PTHREAD_MUTEX_INITIALIZER; /* of every rctx_test_memory and its pieces; a leaf */
+
+static bool refused_locked(struct rctx_test_memory *memory) {
+  size_t number = ++memory->requests;
+  bool refused = memory->fail_at != 0 && (number == memory->fail_at || (memory->fail_on && number > memory->fail_at));
+  memory->refused += refused;
+  return refused;
 }
 
-int rctx_test_clock_create(int64_t start_ns, rctx_test_clock **clock) {
-  if (misused(clock == NULL, "clock is NULL (expected where to write it)") || start_ns < 0) return -EINVAL;
-  struct rctx_test_clock *made = calloc(1, sizeof *made);
-  if (made == NULL) return -ENOMEM;
-  atomic_init(&made->now_ns, start_ns);
-  struct rctx_manager_options options = {.drive = RCTX_DRIVE_EMBEDDER, .now = read_clock, .now_arg = made};
-  int rc = rctx_manager_create(&options, &made->manager);
-  if (rc != 0) {
-    free(made);
-    return rc;
+static void enlist_locked(struct rctx_test_memory *memory, struct piece *piece) {
+  piece->prev = NULL;
+  piece->next = memory->rctx__pieces;
+  if (piece->next) piece->next->prev = piece;
+  memory->rctx__pieces = piece;
+  memory->live++;
+  memory->bytes += piece->size;
+}
+
+static void delist_locked(struct rctx_test_memory *memory, struct piece *piece) {
+  if (piece->next) piece->next->prev = piece->prev;
+  if (piece->prev) {
+    piece->prev->next = piece->next;
+  } else {
+    memory->rctx__pieces = piece->next;
   }
-  *clock = made;
-  return 0;
+  memory->live--;
+  memory->bytes -= piece->size;
 }
 
-int rctx_test_clock_destroy(rctx_test_clock *clock) {
-  if (misused(clock == NULL, "clock is NULL")) return -EINVAL;
-  int rc = rctx_manager_destroy(clock->manager);
-  if (rc == 0) free(clock);
-  return rc;
-}
-
-rctx_manager *rctx_test_clock_manager(const rctx_test_clock *clock) {
-  if (misused(clock == NULL, "clock is NULL")) return rctx_manager_default();
-  return clock->manager;
-}
-
-const rctx *rctx_test_clock_background(const rctx_test_clock *clock) {
-  if (misused(clock == NULL, "clock is NULL")) return rctx_background();
-  return rctx_manager_background(clock->manager);
-}
-
-int64_t rctx_test_clock_now(const rctx_test_clock *clock) {
-  if (misused(clock == NULL, "clock is NULL")) return -EINVAL;
-  return rctx_manager_now(clock->manager);
-}
-
-static size_t go_to(rctx_test_clock *clock, int64_t now_ns) {
-  if (now_ns > load_relaxed(&clock->now_ns)) store_release(&clock->now_ns, now_ns); /* partner: read_clock() */
-  return rctx_advance(clock->manager, now_ns, 0);
-}
-
-size_t rctx_test_clock_advance(rctx_test_clock *clock, int64_t ns) {
-  if (misused(clock == NULL, "clock is NULL") || ns < 0) return 0;
-  int64_t to_ns = rctx__add_ns(rctx_test_clock_now(clock), ns);
-  size_t ended = 0;
-  for (int64_t next_ns; (next_ns = rctx_next(clock->manager, rctx_test_clock_now(clock))) <= to_ns;) {
-    if (next_ns == RCTX__NEVER) break;
-    ended += go_to(clock, next_ns); /* perhaps none: the wheel has turned over */
-  }
-  return ended + go_to(clock, to_ns);
-}
-
-size_t rctx_test_clock_step(rctx_test_clock *clock) {
-  if (misused(clock == NULL, "clock is NULL")) return 0;
-  for (int64_t next_ns; (next_ns = rctx_next(clock->manager, rctx_test_clock_now(clock))) != RCTX__NEVER;) {
-    size_t ended = go_to(clock, next_ns);
-    if (ended > 0) return ended;
-  }
-  return 0;
-}
-
-/* ---- memory that fails ------------------------------------------------------------------------------------------- */
-
-static pthread_mutex_t memory_mutex = PTHREAD_MUTEX_INITIALIZER; /* of all of them: tests are in no hurry */
-
-static void *test_alloc(void *self, size_t size, size_t align) {
+static void *take(void *self, size_t size, size_t align) {
   struct rctx_test_memory *memory = self;
+  if (align < _Alignof(max_align_t)) align = _Alignof(max_align_t);
+  size_t header = (sizeof(struct piece) + align - 1) / align * align;
   void *ptr = NULL;
   pthread_mutex_lock(&memory_mutex);
-  size_t number = ++memory->requests;
-  bool refuse = memory->fail_at != 0 && (number == memory->fail_at || (memory->fail_on && number > memory->fail_at));
-  if (!refuse && posix_memalign(&ptr, align < sizeof(void *) ? sizeof(void *) : align, size) != 0) ptr = NULL;
-  if (refuse) memory->refused++;
-  if (ptr) {
-    memory->live++;
-    memory->bytes += size;
+  void *base = NULL;
+  if (!refused_locked(memory) && size <= SIZE_MAX - header && posix_memalign(&base, align, header + size) == 0) {
+    ptr = (char *)base + header;
+    struct piece *piece = (struct piece *)ptr - 1;
+    piece->base = base;
+    piece->size = size;
+    enlist_locked(memory, piece);
+    memset(ptr, FRESH, size);
   }
   pthread_mutex_unlock(&memory_mutex);
-  if (ptr) memset(ptr, 0xa5, size); /* fresh memory is not zero */
   return ptr;
 }
 
-static void test_free(void *self, void *ptr, size_t size) {
+static void release_locked(struct rctx_test_memory *memory, struct piece *piece) {
+  delist_locked(memory, piece);
+  memset(piece + 1, FREED, piece->size);
+  free(piece->base);
+}
+
+static void give_back(void *self, void *ptr, size_t size) {
   struct rctx_test_memory *memory = self;
-  memset(ptr, 0x5a, size); /* what is read after its free is garbage */
+  struct piece *piece = (struct piece *)ptr - 1;
   pthread_mutex_lock(&memory_mutex);
-  memory->live--;
-  memory->bytes -= size;
+  if (piece->size != size) memory->wrong++;
+  release_locked(memory, piece);
   pthread_mutex_unlock(&memory_mutex);
-  free(ptr);
 }
 
 struct rctx_allocator rctx_test_allocator(struct rctx_test_memory *memory) {
-  if (misused(memory == NULL, "memory is NULL")) return (struct rctx_allocator){NULL, NULL, NULL};
-  return (struct rctx_allocator){test_alloc, test_free, memory};
+  if (misused(memory == NULL, NEED_MEMORY)) return (struct rctx_allocator){0};
+  return (struct rctx_allocator){take, give_back, memory};
 }
 
-/* One run. Returns 0, or -errno of the test's own; *clean: nothing was left. The memory of a run that left something stays. */
-static int run_once(rctx_test_body fn, void *arg, struct rctx_test_memory *memory, int *result, bool *clean) {
-  struct rctx_manager_options options = {
-      .drive = RCTX_DRIVE_EMBEDDER, .allocator = rctx_test_allocator(memory), .uncached = true};
-  rctx_manager *manager;
-  int rc = rctx_manager_create(&options, &manager);
+void *rctx_test_malloc(struct rctx_test_memory *memory, size_t size) {
+  if (misused(memory == NULL, NEED_MEMORY)) return NULL;
+  return take(memory, size, _Alignof(max_align_t));
+}
+
+void rctx_test_free(struct rctx_test_memory *memory, void *ptr) {
+  if (misused(memory == NULL, NEED_MEMORY) || ptr == NULL) return;
+  pthread_mutex_lock(&memory_mutex);
+  release_locked(memory, (struct piece *)ptr - 1);
+  pthread_mutex_unlock(&memory_mutex);
+}
+
+struct rctx_test_memory *rctx_test_memory_of(const rctx_manager *manager) {
+  if (misused(manager == NULL, "manager is NULL")) return NULL;
+  const struct rctx_allocator *table = &manager->memory.allocator;
+  return table->alloc == take ? table->self : NULL;
+}
+
+/* ---- the sweep --------------------------------------------------------------------------------------------------- */
+
+static void free_all(struct rctx_test_memory *memory) {
+  pthread_mutex_lock(&memory_mutex);
+  while (memory->rctx__pieces) release_locked(memory, memory->rctx__pieces);
+  pthread_mutex_unlock(&memory_mutex);
+}
+
+/* One run. Returns 0, or -errno of the test's own; *clean: nothing was left. *gone: nothing uses the memory any more. */
+static int run_once(rctx_test_body fn, void *arg, struct rctx_test_memory *memory, int *result, bool *clean,
+                    bool *gone) {
+  struct rctx_manager_options options = {.allocator = rctx_test_allocator(memory), .uncached = true};
+  rctx_test_clock *clock;
+  int rc = rctx_test_clock_create_with(&options, START_NS, &clock);
+  *gone = rc != 0;
   if (rc != 0) return rc;
-  *result = fn(manager, arg);
-  *clean = rctx_manager_destroy(manager) == 0 && memory->live == 0;
+  rctx_test_clock_auto(clock, 1);
+  *result = fn(rctx_test_clock_manager(clock), arg);
+  *gone = rctx_test_clock_destroy(clock) == 0;
+  *clean = *gone && memory->live == 0;
+  if (*gone) free_all(memory);
   return 0;
 }
 
@@ -136,13 +137,13 @@ int rctx_test_fail_each(rctx_test_body fn, void *arg, bool fail_on, struct rctx_
   *faults = (struct rctx_test_faults){0};
   for (size_t at = 1;; at++) {
     struct rctx_test_memory *memory = calloc(1, sizeof *memory); /* a run that leaks goes on using it */
-    bool clean = false;
+    bool clean = false, gone;
     if (memory == NULL) return -ENOMEM;
     memory->fail_at = at;
     memory->fail_on = fail_on;
-    int rc = run_once(fn, arg, memory, &faults->result, &clean);
+    int rc = run_once(fn, arg, memory, &faults->result, &clean, &gone);
     bool failed = memory->refused > 0;
-    if (clean || rc != 0) free(memory);
+    if (gone) free(memory);
     if (rc != 0) return rc;
     if (!failed) return clean ? 0 : -EBUSY;
     faults->runs++;

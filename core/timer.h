@@ -32,6 +32,7 @@ struct rctx__timers {
   enum rctx_drive drive;                /* const */
   int64_t (*clock)(void *arg);          /* const; NULL: CLOCK_MONOTONIC */
   void *clock_arg;                      /* const */
+  struct rctx_test_clock *test_clock;   /* const; NULL but for testclock.c's managers */
   int64_t tick_ns;                      /* const */
   uint64_t tick_reciprocal;             /* const: (2^64 - 1) / tick_ns, rounded down */
   void (*kick)(void *arg);              /* const */

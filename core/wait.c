@@ -25,11 +25,13 @@
 enum { LOOK_NS = 1000000 };
 
 static int64_t sleep_until(const rctx_manager *manager, int64_t until_ns) {
-  if (manager->timers.clock == NULL || until_ns == RCTX__NEVER) return until_ns;
+  bool told = until_ns == RCTX__NEVER && manager->timers.test_clock == NULL; /* of all there is to be told */
+  if (manager->timers.clock == NULL || told) return until_ns;
   return rctx__monotonic_ns() + LOOK_NS;
 }
 
-static int wait_on(const rctx_manager *manager, const rctx *ctx, int64_t until_ns) {
+/* here: NULL but on a virtual clock. */
+static int wait_as(struct rctx__blocked *here, const rctx_manager *manager, const rctx *ctx, int64_t until_ns) {
   rctx *node = rctx__mutable(ctx);
   unsigned tries = 0;
   for (;;) {
@@ -44,8 +46,18 @@ static int wait_on(const rctx_manager *manager, const rctx *ctx, int64_t until_n
       if (!cas_relaxed(&node->state, &s, s | STATE_WAIT)) continue; /* the futex compares the word again */
       s |= STATE_WAIT;
     }
+    if (unlikely(here != NULL) && rctx__test_move(manager, here)) continue;
     rctx__futex_wait(&node->state, s, sleep_until(manager, until_ns));
   }
+}
+
+static int wait_on(const rctx_manager *manager, const rctx *ctx, int64_t until_ns) {
+  if (likely(manager->timers.test_clock == NULL)) return wait_as(NULL, manager, ctx, until_ns);
+  struct rctx__blocked here = {.ctx = ctx, .until_ns = until_ns};
+  rctx__test_block(manager, &here);
+  int rc = wait_as(&here, manager, ctx, until_ns);
+  rctx__test_unblock(manager, &here);
+  return rc;
 }
 
 int rctx_wait(const rctx *ctx, int64_t until_ns) {
@@ -100,7 +112,8 @@ enum { FEW = 64 };
 
 /* How long the next ppoll(2) may take; NULL: as long as it takes. deaf: no descriptor tells of the end. */
 static struct timespec *time_left(const rctx *ctx, int64_t until_ns, bool deaf, struct timespec *left) {
-  bool in_slices = deaf || (ctx->manager->timers.clock && until_ns != RCTX__NEVER);
+  const struct rctx__timers *timers = &ctx->manager->timers;
+  bool in_slices = deaf || timers->test_clock || (timers->clock && until_ns != RCTX__NEVER);
   if (until_ns == RCTX__NEVER && !in_slices) return NULL;
   int64_t left_ns = until_ns == RCTX__NEVER ? RCTX__NEVER : rctx__add_ns(until_ns, -rctx__now(ctx->manager));
   if (left_ns < 0) left_ns = 0;
@@ -113,8 +126,8 @@ static bool time_is_up(const rctx *ctx, int64_t until_ns) {
   return until_ns != RCTX__NEVER && rctx__now(ctx->manager) >= until_ns;
 }
 
-/* all: the caller's nfds descriptors and the context's behind them. */
-static int poll_all(const rctx *ctx, struct pollfd *all, nfds_t nfds, int64_t until_ns) {
+/* all: the caller's nfds descriptors and the context's behind them. here: NULL but on a virtual clock. */
+static int poll_as(struct rctx__blocked *here, const rctx *ctx, struct pollfd *all, nfds_t nfds, int64_t until_ns) {
   const bool endless = all[nfds].fd < 0;
   for (;;) {
     struct timespec left;
@@ -128,7 +141,17 @@ static int poll_all(const rctx *ctx, struct pollfd *all, nfds_t nfds, int64_t un
       ready--;
     }
     if (ready > 0 || time_is_up(ctx, until_ns)) return ready;
+    if (here) rctx__test_move(ctx->manager, here);
   }
+}
+
+static int poll_all(const rctx *ctx, struct pollfd *all, nfds_t nfds, int64_t until_ns) {
+  if (likely(ctx->manager->timers.test_clock == NULL)) return poll_as(NULL, ctx, all, nfds, until_ns);
+  struct rctx__blocked here = {.ctx = ctx, .until_ns = until_ns};
+  rctx__test_block(ctx->manager, &here);
+  int ready = poll_as(&here, ctx, all, nfds, until_ns);
+  rctx__test_unblock(ctx->manager, &here);
+  return ready;
 }
 
 /* It has ended: a look at the caller's descriptors, for their revents. */

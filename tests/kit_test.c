@@ -267,3 +267,92 @@ Test(kit, a_body_is_needed) {
   rctx_test_body volatile none = NULL;
   cr_assert_eq(rctx_test_fail_each(none, NULL, false, &faults), -EINVAL);
 }
+
+// ---- memory of the code under test -----------------------------------------------------------------------------------
+
+Test(kit, the_code_under_test_takes_from_the_same_memory) {
+  struct rctx_test_memory memory = {.fail_at = 3};
+  void *a = rctx_test_malloc(&memory, 10), *b = rctx_test_malloc(&memory, 0);
+  cr_assert(a && b && memory.live == 2 && memory.bytes == 10);
+  cr_assert_null(rctx_test_malloc(&memory, 1));
+  void *c = rctx_test_malloc(&memory, 1);
+  cr_assert_not_null(c, "only that one");
+  cr_assert(memory.requests == 4 && memory.refused == 1 && memory.live == 3);
+  rctx_test_free(&memory, b);
+  rctx_test_free(&memory, a);
+  rctx_test_free(&memory, c);
+  rctx_test_free(&memory, NULL);
+  cr_assert(memory.live == 0 && memory.bytes == 0 && memory.wrong == 0);
+}
+
+Test(kit, the_table_aligns_and_notices_wrong_sizes) {
+  struct rctx_test_memory memory = {0};
+  struct rctx_allocator table = rctx_test_allocator(&memory);
+  for (size_t align = 1; align <= 65536; align *= 4) {
+    void *ptr = table.alloc(table.self, 100, align);
+    cr_assert_not_null(ptr);
+    cr_assert_eq((uintptr_t)ptr % align, 0);
+    table.free(table.self, ptr, 100);
+  }
+  cr_assert_eq(memory.wrong, 0);
+  void *ptr = table.alloc(table.self, 100, 8);
+  table.free(table.self, ptr, 101);
+  cr_assert(memory.wrong == 1 && memory.bytes == 0);
+  cr_assert_null(rctx_test_memory_of(rctx_manager_default()));
+}
+
+// Right: whatever fails, all is given back. An answer of 200 bytes, fetched below a request with a deadline; and it sleeps.
+static int fetch_right(rctx_manager *manager, void *arg) {
+  struct rctx_test_memory *memory = rctx_test_memory_of(manager);
+  int64_t start = rctx_manager_now(manager);
+  RCTX_SCOPED rctx *request = rctx_with_timeout(rctx_manager_background(manager), HOUR);
+  char *answer = rctx_test_malloc(memory, 200);
+  int rc = answer ? rctx_err(request) : -ENOMEM;
+  if (rc == 0) rc = rctx_sleep(request, 60 * SECOND);
+  if (rc == 0 && rctx_alloc(request, 100) == NULL) rc = -ENOMEM;
+  if (rc == 0) *(int64_t *)arg = rctx_manager_now(manager) - start;
+  rctx_test_free(memory, answer);
+  return rc;
+}
+
+Test(kit, a_body_may_sleep_and_right_code_passes) {
+  for (int fail_on = 0; fail_on < 2; fail_on++) {
+    struct rctx_test_faults faults;
+    int64_t slept = 0;
+    watchdog(60);
+    cr_assert_eq(rctx_test_fail_each(fetch_right, &slept, fail_on, &faults), 0);
+    cr_assert_geq(faults.runs, 3, "the context, the answer, the arena: %zu", faults.runs);
+    cr_assert(faults.failed > 0 && faults.leaked == 0 && faults.first_leak == 0 && faults.result == 0);
+    cr_assert_eq(slept, 60 * SECOND);
+  }
+}
+
+// Wrong: forgets the answer when what follows fails.
+static int fetch_leaking(rctx_manager *manager, void *arg) {
+  (void)arg;
+  struct rctx_test_memory *memory = rctx_test_memory_of(manager);
+  char *answer = rctx_test_malloc(memory, 200), *copy = answer ? rctx_test_malloc(memory, 200) : NULL;
+  if (copy == NULL) return -ENOMEM; // here
+  rctx_test_free(memory, copy);
+  rctx_test_free(memory, answer);
+  return 0;
+}
+
+Test(kit, a_forgotten_piece_is_found_and_freed) {
+  struct rctx_test_faults faults;
+  cr_assert_eq(rctx_test_fail_each(fetch_leaking, NULL, false, &faults), 0);
+  cr_assert(faults.runs == 2 && faults.failed == 2 && faults.leaked == 1 && faults.first_leak == 2 &&
+            faults.result == 0);
+}
+
+// Leaks when nothing fails, and only then.
+static int leak_at_peace(rctx_manager *manager, void *arg) {
+  (void)arg;
+  return rctx_test_malloc(rctx_test_memory_of(manager), 8) ? 0 : -ENOMEM;
+}
+
+Test(kit, a_piece_that_the_last_run_forgets_is_said) {
+  struct rctx_test_faults faults;
+  cr_assert_eq(rctx_test_fail_each(leak_at_peace, NULL, false, &faults), -EBUSY);
+  cr_assert(faults.runs == 1 && faults.failed == 1 && faults.leaked == 0);
+}

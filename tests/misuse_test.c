@@ -240,6 +240,34 @@ ABORTS(leaks_each_without_function, "rctx_leaks_each",
        rctx_leaks_each(0, (bool (*)(const struct rctx_leak *, void *))(uintptr_t)nothing, NULL))
 ABORTS(test_looks_into_null, "rctx_test_looks", rctx_test_looks(work, NULL, NULL, nothing))
 
+static rctx_test_clock *volatile no_clock;
+static struct rctx_test_memory *volatile no_memory;
+static int no_body(rctx_manager *manager, void *arg) {
+  (void)manager;
+  (void)arg;
+  return 0;
+}
+
+ABORTS(test_clock_create_into_null, "rctx_test_clock_create", (void)!rctx_test_clock_create(0, nothing))
+ABORTS(test_clock_create_with_null, "rctx_test_clock_create_with",
+       (void)!rctx_test_clock_create_with(no_options, 0, (rctx_test_clock **)&no_clock))
+ABORTS(test_clock_destroy_of_null, "rctx_test_clock_destroy", rctx_test_clock_destroy(no_clock))
+ABORTS(test_clock_manager_of_null, "rctx_test_clock_manager", rctx_test_clock_manager(no_clock))
+ABORTS(test_clock_background_of_null, "rctx_test_clock_background", rctx_test_clock_background(no_clock))
+ABORTS(test_clock_now_of_null, "rctx_test_clock_now", rctx_test_clock_now(no_clock))
+ABORTS(test_clock_of_null, "rctx_test_clock_of", rctx_test_clock_of(no_manager))
+ABORTS(test_clock_set_of_null, "rctx_test_clock_set", rctx_test_clock_set(no_clock, 1))
+ABORTS(test_clock_advance_of_null, "rctx_test_clock_advance", rctx_test_clock_advance(no_clock, 1))
+ABORTS(test_clock_step_of_null, "rctx_test_clock_step", rctx_test_clock_step(no_clock))
+ABORTS(test_clock_run_of_null, "rctx_test_clock_run", rctx_test_clock_run(no_clock, 1))
+ABORTS(test_clock_auto_of_null, "rctx_test_clock_auto", rctx_test_clock_auto(no_clock, 1))
+ABORTS(test_clock_waiters_of_null, "rctx_test_clock_waiters", rctx_test_clock_waiters(no_clock, 1, 1))
+ABORTS(test_allocator_of_null, "rctx_test_allocator", rctx_test_allocator(no_memory))
+ABORTS(test_malloc_of_null, "rctx_test_malloc", rctx_test_malloc(no_memory, 1))
+ABORTS(test_free_of_null, "rctx_test_free", rctx_test_free(no_memory, text))
+ABORTS(test_memory_of_null, "rctx_test_memory_of", rctx_test_memory_of(no_manager))
+ABORTS(test_fail_each_into_null, "rctx_test_fail_each", rctx_test_fail_each(no_body, NULL, false, nothing))
+
 /* ---- null elsewhere: executing, groups, waiting, managers --------------------------------------------------------- */
 
 static struct rctx_manager *standard(void) { return rctx_manager_default(); }

@@ -27,7 +27,7 @@ LAYERS = [
     ["wait", "loop", "executor", "merge"],
     ["group"],
     ["manager", "signal"],
-    ["inspect", "drain", "leaks", "testing", "testkit", "log"],
+    ["inspect", "drain", "leaks", "testing", "testkit", "testclock", "log"],
     ["inspect", "drain", "leaks", "testing", "log", "observe"],
     ["budget", "codec"],
     ["grpc_timeout", "timeout_ms", "tracestate", "baggage"],
