@@ -127,10 +127,11 @@ Test(kit, threads_that_are_blocked_notice) {
   RCTX_SCOPED rctx *plain = rctx_with_cancel(root());
   cr_assert_eq(pthread_create(&waiter, NULL, wait_for_it, timed), 0);
   cr_assert_eq(pthread_create(&sleeper, NULL, sleep_an_hour, plain), 0);
+  cr_assert_eq(rctx_test_clock_waiters(virtual_clock, 2, 60 * SECOND), 0, "else the sleeper's hour may begin too late");
   rctx_test_clock_advance(virtual_clock, HOUR / 2 + MS);
   pthread_join(waiter, &result);
   cr_assert_eq((intptr_t)result, -ETIMEDOUT);
-  rctx_test_clock_advance(virtual_clock, 2 * HOUR); // whenever it began to sleep: by now its hour is over
+  rctx_test_clock_advance(virtual_clock, HOUR / 2);
   pthread_join(sleeper, &result);
   cr_assert_eq((intptr_t)result, 0);
 }
