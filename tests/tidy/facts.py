@@ -16,7 +16,7 @@ ABORTS = re.compile(r"^\s*ABORTS\(\s*(\w+),", re.MULTILINE)  # a macro of misuse
 NAMED = re.compile(r"`(\w+)/(\w+)`")
 SEPARATOR = re.compile(r"^\|[\s:|-]+\|$")
 NAMED_FOR_THEIR_RACE = {"race", "scale"}  # repeat facts that have a row, with more threads or more contexts
-OWES_A_ROW = re.compile(r"__((X?Test|Benchmark|Example)[A-Z]\w*|probe|source|CTX_\d|AFTER_\d|EXEC_\d|GROUP_\d|DRAIN_\d|SIG_\d)")
+OWES_A_ROW = re.compile(r"__((X?Test|Benchmark|Example)[A-Z]\w*|probe|source|CTX_\d|AFTER_\d|EXEC_\d|GROUP_\d|DRAIN_\d|SIG_\d|CLOCK_\d)")
 
 
 def tests():
