@@ -59,7 +59,12 @@ static inline __attribute__((always_inline)) rctx *node_new(rctx *parent, const 
                                                             rctx_manager *manager, uint8_t kind) {
   rctx *node = rctx__object_alloc(manager, CLASS_NODE);
   if (unlikely(node == NULL)) return NULL;
-  bool has_deadline = (parent->own & HAS_DEADLINE) && likely(rctx__same_clock(parent->manager, manager));
+  uint8_t deadline = parent->own & (HAS_DEADLINE | CLIMB);
+  int64_t deadline_ns = load_relaxed(&parent->deadline_ns); /* const as a rule */
+  if (unlikely(deadline && !rctx__same_clock(parent->manager, manager))) {
+    deadline = 0;
+    deadline_ns = INT64_MAX;
+  }
   /* Plain stores: nobody else has the node yet. */
   atomic_init(&node->state, 0);
   atomic_init(&node->refs, 1);
@@ -68,9 +73,9 @@ static inline __attribute__((always_inline)) rctx *node_new(rctx *parent, const 
   node->pprev = NULL;
   atomic_init(&node->children, NULL);
   node->manager = manager;
-  atomic_init(&node->deadline_ns, has_deadline ? load_relaxed(&parent->deadline_ns) : INT64_MAX); /* const as a rule */
+  atomic_init(&node->deadline_ns, deadline_ns);
   node->kind = kind;
-  node->own = has_deadline ? parent->own & (HAS_DEADLINE | CLIMB) : 0;
+  node->own = deadline;
   node->stripe = 0;
   node->timer_shard = 0;
   atomic_init(&node->timer_state, TIMER_NONE);
@@ -274,9 +279,8 @@ void rctx_touch_at(rctx *ctx, int64_t now_ns) {
   struct rctx__ext *ext = load_relaxed(&ctx->ext); /* there since rctx_with_idle() */
   if (!(ctx->own & OWN_MOVABLE) || ext == NULL || ext->idle_ns == 0) return;
   int64_t to_ns = rctx__add_ns(now_ns, ext->idle_ns);
-  int64_t was_ns = load_relaxed(&ctx->deadline_ns); /* a guess: the CAS decides. The timer looks when it fires */
-  while (was_ns < to_ns && !cas_relaxed(&ctx->deadline_ns, &was_ns, to_ns)) {
-  }
+  /* relaxed: a time and nothing else; the timer looks when it fires */
+  if (load_relaxed(&ctx->deadline_ns) < to_ns) store_relaxed(&ctx->deadline_ns, to_ns);
 }
 
 void rctx_touch(rctx *ctx) {
@@ -340,6 +344,7 @@ static int spec_values(rctx *node, const struct rctx_spec *spec, bool keeps_caus
   if (spec->values_from && !rctx__is_static(spec->values_from)) {
     struct rctx_value held = {&rctx__held_key, rctx__mutable(spec->values_from), NULL};
     if ((rc = rctx__values_add(node, &held, 1, false)) != 0) return rc;
+    node->own |= OWN_DESTROYERS; /* see bury_one() */
     rctx__ref(rctx__mutable(spec->values_from));
   }
   struct rctx_value hidden[2];
@@ -411,7 +416,7 @@ rctx *rctx__derive_merged(const rctx *parent, const struct rctx__merged_spec *sp
     return NULL;
   }
   node->own = (uint8_t)((node->own & ~HAS_DEADLINE) | (spec->has_deadline ? HAS_DEADLINE : 0));
-  node->own |= OWN_MERGE;
+  node->own |= OWN_MERGE | OWN_DESTROYERS; /* see bury_one() */
   if (spec->climb) node->own |= CLIMB;
   atomic_init(&node->deadline_ns, spec->has_deadline ? spec->deadline_ns : INT64_MAX);
   return publish(node);

@@ -192,7 +192,10 @@ static rctx *make(struct rctx_merge_link *links, const rctx *const *parents, siz
   if (merge->ctx == NULL) {
     rctx *held = NULL;
     rctx__merge_bury(merge, &held);
-    if (held) rctx__release(held);
+    for (rctx *next; held; held = next) {
+      next = held->link;
+      rctx__release(held);
+    }
     return rctx__error_context(-ENOMEM);
   }
   rctx *ctx = merge->ctx;

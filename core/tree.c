@@ -254,7 +254,7 @@ static inline unsigned mark(rctx *node, uint32_t how, struct walk *walk) {
 }
 
 /* This walk has left the node's lists. Last touch: the node may be freed by others now, unless held. */
-static void leave_walk(rctx *node) {
+static inline __attribute__((always_inline)) void leave_walk(rctx *node) {
   unsigned tries = 0;
   for (;;) {
     uint32_t s = load_relaxed(&node->state); /* a guess: the CAS decides */
@@ -362,10 +362,8 @@ bool rctx__finish(rctx *node, uint32_t how) {
   return marked & MARKED;
 }
 
-/* Its operands are the node's memory: the path that everybody takes keeps nothing in registers for its sake. */
-#define PROBE_CANCEL(node)                                                                                             \
-  PROBE_3(cancel, node, ((const uint32_t *)(const void *)(node))[0],                                                   \
-          ((const uint64_t *)(const void *)(node))[offsetof(struct rctx, cause) / sizeof(uint64_t)])
+/* Read anew, not kept: the path that everybody takes holds nothing in registers for its sake. */
+#define PROBE_CANCEL(node) PROBE_3(cancel, node, load_relaxed(&(node)->state), load_relaxed(&(node)->cause))
 
 /* Cause and mark under the word's lock: one read-modify-write, and no moment at which there is one without the other. */
 bool rctx__cancel(rctx *node, uint32_t how, const struct rctx_cause *cause) {

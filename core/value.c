@@ -117,8 +117,7 @@ static void fill_slots(struct rctx__block *block, unsigned at, const struct rctx
     entry->value = from->value;
     entry->destroy = from->destroy;
     node->summary |= summary_bit(hash);
-    if (values[i].destroy || values[i].key == &rctx__held_key || values[i].key == &rctx__merge_key)
-      node->own |= OWN_DESTROYERS;
+    if (values[i].destroy) node->own |= OWN_DESTROYERS;
   }
   node->own |= OWN_VALUES;
 }

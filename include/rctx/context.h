@@ -200,10 +200,10 @@ RCTX_API int rctx_move_deadline(rctx *ctx, int64_t deadline_ns) RCTX_NONNULL(1);
  */
 RCTX_API rctx *rctx_with_idle(const rctx *parent, int64_t idle_ns) RCTX_NONNULL(1) RCTX_DERIVES;
 
-/** rctx_touch_at - progress was made at now_ns: it ends no earlier than idle_ns after that. One compare-and-swap, or a load
- *  when a later touch is there already; the timer stays where it is and looks again when it fires. rctx_touch() reads the
- *  clock. Any thread; on an ended context, or one that is not rctx_with_idle()'s, nothing. Races: with expiry: either
- *  counts, rctx_err() tells. */
+/** rctx_touch_at - progress was made at now_ns: it ends no earlier than idle_ns after that. One load and one store; an earlier time
+ *  than one that is there already is not stored. The timer stays where it is and looks again when it fires. rctx_touch() reads
+ *  the clock. On an ended context, or one that is not rctx_with_idle()'s, nothing.
+ *  Threads: any. Races: of touches that overlap one counts, whichever; with expiry: either counts, rctx_err() tells. */
 RCTX_API void rctx_touch_at(rctx *ctx, int64_t now_ns) RCTX_NONNULL(1);
 RCTX_API void rctx_touch(rctx *ctx) RCTX_NONNULL(1);
 
