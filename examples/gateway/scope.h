@@ -56,8 +56,10 @@ struct scope_left {
   size_t contexts, timers, deferred, callbacks, threads, bytes;
 };
 void scopes_count(struct scope_left *left);
-/** scopes_show - the live tree as JSON, to be freed. NULL: no memory, or this build has none. */
-char *scopes_show(void);
+/** scopes_show - the live tree as "json", "text" or "dot", to be freed. NULL: no memory, no such format, or this build has none.
+ *  scopes_metrics - the library's counts for Prometheus. The same. */
+char *scopes_show(const char *format);
+char *scopes_metrics(void);
 /** scopes_close - end the server, wait until all is gone, count what is not. */
 void scopes_close(struct scope_left *left);
 

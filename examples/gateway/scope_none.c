@@ -36,7 +36,11 @@ bool scopes_open(const struct options *options) {
 
 bool scopes_shutdown(void) { return false; }
 void scopes_count(struct scope_left *left) { *left = (struct scope_left){0}; }
-char *scopes_show(void) { return NULL; }
+char *scopes_show(const char *format) {
+  (void)format;
+  return NULL;
+}
+char *scopes_metrics(void) { return NULL; }
 void scopes_close(struct scope_left *left) { scopes_count(left); }
 
 struct scope_loop *scope_loop_open(struct event_base *base) {

@@ -29,7 +29,7 @@ enum {
 
 RCTX_KEY_OWNED(trace_id, char *, free)
 RCTX_KEY_OWNED(client, char *, free)
-RCTX_KEY(upstream, const char *)
+RCTX_KEY_LOGGED(upstream, const char *, "the service that a call goes to; shown by /debug/contexts")
 
 struct scope_loop {
   rctx_loop *queue;
@@ -71,18 +71,33 @@ void scopes_count(struct scope_left *left) {
 
 static int append(const char *text, size_t size, void *arg) { return fwrite(text, 1, size, arg) == size ? 0 : -ENOMEM; }
 
-char *scopes_show(void) {
+enum { FORMATS = 3 };
+static const char *const formats[FORMATS] = {
+    [RCTX_DUMP_TEXT] = "text", [RCTX_DUMP_JSON] = "json", [RCTX_DUMP_DOT] = "dot"};
+
+char *scopes_show(const char *format) {
+  unsigned kind = 0;
+  while (kind < FORMATS && strcmp(format, formats[kind]) != 0) kind++;
+  if (kind == FORMATS) return NULL;
   char *text = NULL, *room = malloc(SNAPSHOT_BYTES);
   size_t size;
   FILE *out = room ? open_memstream(&text, &size) : NULL;
   if (out) {
-    int rc = rctx_dump(server, RCTX_DUMP_JSON, room, SNAPSHOT_BYTES, append, out); /* -ENOSPC: it says so itself */
+    int rc =
+        rctx_dump(server, (enum rctx_dump_format)kind, room, SNAPSHOT_BYTES, append, out); /* -ENOSPC: it says so */
     if (fclose(out) != 0 || rc == -ENOMEM) {
       free(text);
       text = NULL;
     }
   }
   free(room);
+  return text;
+}
+
+char *scopes_metrics(void) {
+  size_t size = rctx_prometheus(rctx_manager_default(), NULL, 0) + 256; /* the numbers may grow meanwhile */
+  char *text = malloc(size);
+  if (text) rctx_prometheus(rctx_manager_default(), text, size);
   return text;
 }
 

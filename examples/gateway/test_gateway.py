@@ -125,6 +125,10 @@ class Answers(Case):
         self.assertEqual(tree.status, 200 if self.CONTEXTS else 404)
         if self.CONTEXTS:
             self.assertEqual(tree.json()["contexts"][0]["name"], "server")
+            self.assertRegex(self.get("/debug/contexts?format=text").body, r'^cancel "server" live')
+            self.assertRegex(self.get("/debug/contexts?format=dot").body, r"^digraph ")
+            self.assertEqual(self.get("/debug/contexts?format=xml").status, 404)
+            self.assertRegex(self.get("/metrics").body, r"(?m)^rctx_contexts [1-9]")
         self.assertEqual(self.gateway.stats()["with_contexts"], self.CONTEXTS)
         with socket.create_connection((LOOPBACK, self.gateway.port)) as sock:
             sock.settimeout(30)

@@ -440,6 +440,7 @@ The access log comes below. Try in another terminal:
   curl '{stock}/control?fail_percent=0&median_ms=300'    make it slow instead
   curl -H 'x-request-timeout-ms: soon' {url}/        absurd: 400, and the service goes on
   curl {url}/stats                                   counters, contexts, memory
+  curl '{url}/debug/contexts?format=text'               the live tree; json, dot (for Graphviz)
   kill -TERM {gateway.process.pid}                                  drain and end
 
 Ctrl-C ends it all.

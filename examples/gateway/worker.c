@@ -8,6 +8,7 @@
 #include <errno.h>
 #include <event2/buffer.h>
 #include <event2/http.h>
+#include <event2/keyvalq_struct.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
@@ -35,13 +36,13 @@ static void answer_sent(struct evhttp_request *http, void *arg) {
   connection_closed(connection, arg);
 }
 
-size_t worker_send(struct worker *worker, struct evhttp_request *http, int status, const char *trace_id,
-                   const char *json) {
+static size_t send_as(struct worker *worker, struct evhttp_request *http, int status, const char *trace_id,
+                      const char *type, const char *text) {
   struct evkeyvalq *headers = evhttp_request_get_output_headers(http);
   struct evhttp_connection *connection = evhttp_request_get_connection(http);
   struct evbuffer *body = evbuffer_new();
-  if (body) evbuffer_add(body, json, strlen(json));
-  evhttp_add_header(headers, "Content-Type", "application/json");
+  if (body) evbuffer_add(body, text, strlen(text));
+  evhttp_add_header(headers, "Content-Type", type);
   if (*trace_id) evhttp_add_header(headers, "X-Trace-Id", trace_id);
   if (worker->draining) evhttp_add_header(headers, "Connection", "close");
   if (connection) { /* written, or the connection is lost: either way one of these two says so */
@@ -51,7 +52,12 @@ size_t worker_send(struct worker *worker, struct evhttp_request *http, int statu
   }
   evhttp_send_reply(http, status, NULL, body);
   if (body) evbuffer_free(body);
-  return strlen(json);
+  return strlen(text);
+}
+
+size_t worker_send(struct worker *worker, struct evhttp_request *http, int status, const char *trace_id,
+                   const char *json) {
+  return send_as(worker, http, status, trace_id, "application/json", json);
 }
 
 void worker_request_over(struct worker *worker) {
@@ -77,15 +83,35 @@ static void serve_stats(struct evhttp_request *http, void *arg) {
   json_decref(stats);
 }
 
-/* For those who run it: on a port that strangers reach it would have to be closed. */
+/* /debug/contexts?format=json, text or dot. For those who run it: on a port that strangers reach it would have to be closed. */
 static void serve_contexts(struct evhttp_request *http, void *arg) {
-  char *text = scopes_show();
-  worker_send(arg, http, text ? 200 : 404, "", text ? text : "{}");
+  const char *query = evhttp_uri_get_query(evhttp_request_get_evhttp_uri(http)), *format = NULL;
+  struct evkeyvalq parameters = {NULL, &parameters.tqh_first};
+  if (query && evhttp_parse_query_str(query, &parameters) == 0) format = evhttp_find_header(&parameters, "format");
+  if (format == NULL) format = "json";
+  char *text = scopes_show(format);
+  const char *type = strcmp(format, "json") == 0 ? "application/json" : "text/plain; charset=utf-8";
+  if (text) {
+    send_as(arg, http, 200, "", type, text);
+  } else {
+    worker_send(arg, http, 404, "", "{\"error\":\"no contexts to show, or not in this format: json, text, dot\"}");
+  }
+  free(text);
+  evhttp_clear_headers(&parameters);
+}
+
+static void serve_metrics(struct evhttp_request *http, void *arg) {
+  char *text = scopes_metrics();
+  if (text) {
+    send_as(arg, http, 200, "", "text/plain; version=0.0.4", text);
+  } else {
+    worker_send(arg, http, 404, "", "{\"error\":\"no contexts to count\"}");
+  }
   free(text);
 }
 
 static void serve_nothing(struct evhttp_request *http, void *arg) {
-  worker_send(arg, http, 404, "", "{\"error\":\"there is /, /healthz and /stats\"}");
+  worker_send(arg, http, 404, "", "{\"error\":\"there are /, /healthz, /stats, /metrics and /debug/contexts\"}");
 }
 
 /* ---- orders from the main thread --------------------------------------------------------------------------------- */
@@ -159,6 +185,7 @@ static bool open_all(struct worker *worker, int listen_fd) {
   evhttp_set_cb(worker->http, "/healthz", serve_health, worker);
   evhttp_set_cb(worker->http, "/stats", serve_stats, worker);
   evhttp_set_cb(worker->http, "/debug/contexts", serve_contexts, worker);
+  evhttp_set_cb(worker->http, "/metrics", serve_metrics, worker);
   evhttp_set_gencb(worker->http, serve_nothing, worker);
   return listen_on(worker, listen_fd);
 }
