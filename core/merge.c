@@ -12,6 +12,8 @@
  * registered holds the merge. When the merge ends, a callback of its own takes all links back: one that was stopped gives its
  * hold up at once, one that is running does so by its notice, the very last act on it. The callback is registered after all
  * links, so it finds them as they are.
+ *
+ * Model: tests/model/merge.pml.
  */
 #include "manager.h"
 #include "tree.h"

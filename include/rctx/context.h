@@ -263,7 +263,8 @@ struct rctx_sweep {
  * @cause: as in rctx_cancel_cause(). @sweep: in use until a step has returned false; it is to be driven there, one thread at a
  *         time, else what it stands on is never freed. Ending the handle meanwhile is legal. Another cancel or an ancestor's end
  *         marks all at once; the steps then find nothing to do.
- * Returns: begin: true if this call ended @ctx; else there is nothing to step. step: true while there is more.
+ * Returns: begin: true if this call ended @ctx; else there is nothing to step, and what is below may not be marked yet: whoever
+ *          ended @ctx is at it. step: true while there is more.
  * Cost:    as rctx_cancel(), and a few instructions for each slice; no allocation.
  */
 RCTX_API bool rctx_cancel_begin(rctx *ctx, const struct rctx_cause *cause, struct rctx_sweep *sweep) RCTX_NONNULL(1, 3);

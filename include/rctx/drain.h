@@ -75,7 +75,7 @@ struct rctx_drain_left {
   enum rctx_drain_level level;
   size_t requests;     /* direct children of work */
   size_t contexts;     /* all of them, with those below */
-  size_t live;         /* of these, how many have not ended; detached ones never do */
+  size_t live;         /* of these, how many have not ended; a detached one itself never does */
   size_t detached;     /* rctx_without_cancel() and what hangs below */
   size_t tasks;        /* all that are queued or running on the manager's executor */
   size_t orphans;      /* of these, left by their callers */
