@@ -414,8 +414,8 @@ bool rctx__sweep_begin(rctx *node, uint32_t how, const struct rctx_cause *cause,
  * watched, waited for or polled; these flags stay. */
 static bool may_stand_on(const rctx *node) { return load_relaxed(&node->state) & STATE_NOTIFY; }
 
-/* Mark up to budget nodes from where the sweep stands, and on to the next that it may stand on. True: there is more, and sweep->rctx__child is pinned. Inside a read
- * section. */
+/* Mark up to budget nodes from where the sweep stands, and on to the next that it may stand on. True: there is more, and
+ * sweep->rctx__child is pinned. Inside a read section. */
 static bool sweep_some(struct rctx_sweep *sweep, size_t budget, struct walk *walk) {
   rctx *parent = sweep->rctx__parent;
   uint32_t state = load_relaxed(&parent->state); /* ended: err and how never change again */
