@@ -258,11 +258,11 @@ Test(move, deadlines_of_another_clock_are_not_mixed_in) {
 Test(move, an_earlier_one_kicks_the_embedder) {
   rctx *ctx = movable(fake_root(), fake_now() + SECOND);
   rctx_next(fake.manager, fake_now());
-  int kicks = atomic_load(&fake.kicks);
+  unsigned kicks = atomic_load(&fake.kicks);
   cr_assert_eq(rctx_move_deadline(ctx, fake_now() + 2 * SECOND), 0);
   cr_assert_eq(atomic_load(&fake.kicks), kicks, "later: nobody has to wake up");
   cr_assert_eq(rctx_move_deadline(ctx, fake_now() + 10 * MS), 0);
-  cr_assert_eq(atomic_load(&fake.kicks), kicks + 1);
+  cr_assert_eq(atomic_load(&fake.kicks), kicks + 1U);
   rctx_end(ctx);
 }
 
