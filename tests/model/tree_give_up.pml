@@ -25,6 +25,7 @@
  * PLANT BUG_LAST_WITHOUT_LOCK: the last reference goes by the compare-and-swap, too, whatever hangs below
  * PLANT BUG_CHILDREN_IGNORED: the shortcut is taken whatever hangs below
  * PLANT BUG_TIMER_IGNORED: the shortcut is taken although the driver has taken the node out
+ * PLANT BUG_LOOK_THEN_LOWER: the locked way looks at the count and lowers it in two steps
  * PLANT BUG_DECREMENT_AFTER_UNLOCK: the locked way decides under the lock and lets go after it
  */
 #define CHILDREN 1
@@ -67,8 +68,16 @@ inline GIVE_UP_LOCKED()
 	LOCK();
 	atomic {
 		alive; assert(refs);
+#ifdef BUG_LOOK_THEN_LOWER
+		r_ = refs
+	}
+	atomic {
+		alive;
+#else
+		r_ = refs;                       /* the compare-and-swap that succeeds: looked at and lowered in one step */
+#endif
 		if
-		:: refs == 1 && !(s_ & DROPPED) && child -> s_ = s_ | DROPPED; ok_ = 0
+		:: r_ == 1 && !(s_ & DROPPED) && child -> s_ = s_ | DROPPED; ok_ = 0
 #ifdef BUG_DECREMENT_AFTER_UNLOCK
 		:: else -> ok_ = 1
 #else
