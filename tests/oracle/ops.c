@@ -636,6 +636,10 @@ static void op_register(struct ops *s) {
   if (kind == ORACLE_LOOP && s->oracle.loop_gone[loop]) kind = ORACLE_INLINE;
   begin_op(s, kind == ORACLE_LOOP ? "watch" : kind == ORACLE_EXECUTOR ? "after_on" : "after_inline");
   ops_trace(s, " r%d on c%d, if ended %d, loop %d", (int)(model - s->oracle.regs), n->id, (int)on_ended, loop);
+  if (model->state == REG_DROPPED && s->oracle.depth > 0) { // its turn may not have come: it is dropped only then
+    bool expected = oracle_stop(model);
+    SAME("stopped before it is used again", rctx_after_stop(model->real), expected);
+  }
   bool busy = oracle_busy(model);
   if (!busy) {
     reg->acts = where & 8;
