@@ -282,7 +282,7 @@ static void put_quoted(struct out *out, const struct text *text) {
 }
 
 static void put_value(struct out *out, const struct shown *shown) {
-  static const struct text other = {1, "?"};
+  static const struct text other = {1, {"?"}};
   char number[32];
   switch (shown->what) {
   case VALUE_NULL:
