@@ -69,19 +69,22 @@ static void by_hand(void) {
 
 /* ---- memory that fails ------------------------------------------------------------------------------------------- */
 
+enum { LINE_SIZE = 80 };
+
 /* Two buffers below a request. Wrong: a failure of the second forgets the first. */
 static int keep_log(rctx_manager *manager, bool right) {
   struct rctx_test_memory *memory = rctx_test_memory_of(manager);
   RCTX_SCOPED rctx *request = rctx_with_timeout(rctx_manager_background(manager), 3600 * SECOND);
   if (rctx_err(request) != 0) return rctx_err(request);
-  char *line = rctx_test_malloc(memory, 80), *copy = NULL;
+  char *line = rctx_test_malloc(memory, LINE_SIZE), *copy = NULL;
   if (line == NULL) return -ENOMEM;
-  copy = rctx_test_malloc(memory, 80);
+  copy = rctx_test_malloc(memory, LINE_SIZE);
   if (copy == NULL) {
     if (right) rctx_test_free(memory, line);
     return -ENOMEM;
   }
-  memcpy(copy, strcpy(line, "kept"), sizeof "kept");
+  snprintf(line, LINE_SIZE, "kept");
+  memcpy(copy, line, LINE_SIZE);
   int err = rctx_sleep(request, 60 * SECOND);
   rctx_test_free(memory, copy);
   rctx_test_free(memory, line);

@@ -271,6 +271,7 @@ struct rctx_baggage rctx_baggage_begin(char *buf, size_t size) {
 
 /* How many bytes a further member may have, with the comma before it. */
 static size_t room_in(const struct rctx_baggage *out) {
+  if (out->buf == NULL) return 0;
   size_t limit = out->size <= BYTES_MAX ? out->size : BYTES_MAX + 1;
   return out->members < MEMBERS_MAX && limit > out->length + 1 ? limit - 1 - out->length : 0;
 }
