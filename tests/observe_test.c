@@ -238,7 +238,7 @@ static void do_nothing(const rctx *ctx, void *arg) { (void)ctx, (void)arg; }
 
 Test(observe, a_tree_is_shown_with_what_it_carries__OBSERVE_2) {
   struct server s = open_server();
-  struct rctx_after after;
+  struct rctx_after after = {.rctx__state = 0};
   rctx_after_inline(s.call, &after, RCTX_ON_ENDED_RUN, do_nothing, NULL);
   read_tree(s.server);
   cr_assert_eq(seen_count, 5);
@@ -559,7 +559,9 @@ Test(observe, the_probes_are_in_the_program) {
   if (!rctx_probes()) return;
   rctx_drain_destroy(NULL); // drain.o has to be in this program
   static char notes[1 << 16];
-  FILE *readelf = popen("readelf -nW /proc/$PPID/exe 2>&1", "re");
+  char command[4200];
+  snprintf(command, sizeof command, "readelf -nW '%s' 2>&1", program_invocation_name); // valgrind has an exe of its own
+  FILE *readelf = popen(command, "re");
   cr_assert(readelf != NULL);
   size_t size = fread(notes, 1, sizeof notes - 1, readelf);
   notes[size] = '\0';
