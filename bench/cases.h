@@ -2,7 +2,8 @@
  * The benchmark cases: plain C, public API only, written the way a user writes it.
  *
  * A case is a row of a table. harness.c runs it, whatever program asks: rctx-bench (google-benchmark, main.cc) to time it
- * and to count its allocations, rctx-instructions to have valgrind count its instructions. Two kinds:
+ * and to count its allocations, rctx-instructions to have valgrind count its instructions, the rivals in C and C++
+ * (rivals/main.c) to do the same work with another library. Two kinds:
  *
  *   run       does any number of operations on a fixture; timed as one block. With .batch it does exactly that many, and
  *             prepare() and cleanup() around each block are not timed: what has to exist before a cancel is not its cost.
@@ -13,7 +14,9 @@
 #ifndef RCTX_BENCH_CASES_H
 #define RCTX_BENCH_CASES_H
 
-#include <rctx/base.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
 
 #ifdef __cplusplus
 extern "C" {
@@ -49,11 +52,29 @@ struct bench_case {
   const char *extra[BENCH_EXTRAS]; /* names of further figures, NULL: none */
 };
 
-/* All cases, in the order of docs/performance.md; ends with a NULL name. */
+/* How to fill a process with contexts, for bytes_per_live_ctx_* (resident.c). */
+struct bench_resident {
+  void (*open)(bool timeout); /* all that is not the contexts': a parent, threads, tables */
+  void *(*make)(bool timeout, size_t i);
+  void (*end)(void *handle);
+};
+
+/* What is measured: each program defines one bench_program. */
+struct bench_program {
+  const char *name;                       /* "rctx", or a rival's */
+  const char *(*version)(void);           /* of the library */
+  const char *blind;                      /* what it can not express, in a few words; NULL: nothing */
+  const struct bench_case *const *tables; /* each ending with a NULL name; the list with a NULL */
+  const struct bench_resident *resident;
+  void (*settle)(void); /* NULL or: leave the library as it was at the start, for the next case */
+};
+extern const struct bench_program bench_program;
+
+/* All cases of the program, in the order of its tables; ends with a NULL name. */
 const struct bench_case *bench_cases(size_t *count);
 const struct bench_case *bench_find(const char *name);
 
-/* The tables it is made of, each ending with a NULL name. */
+/* rctx's own tables. */
 extern const struct bench_case bench_err_cases[];
 extern const struct bench_case bench_derive_cases[];
 extern const struct bench_case bench_value_cases[];
@@ -61,7 +82,11 @@ extern const struct bench_case bench_cancel_cases[];
 extern const struct bench_case bench_notify_cases[];
 extern const struct bench_case bench_timer_cases[];
 extern const struct bench_case bench_request_cases[];
-extern const struct bench_case bench_memory_cases[];
+extern const struct bench_case bench_group_cases[];
+
+/* resident.c: bytes_per_live_ctx_cancel and _timeout, of whatever bench_program.resident makes. */
+extern const struct bench_case bench_resident_cancel_cases[];
+extern const struct bench_case bench_resident_timeout_cases[];
 
 /* Keeps the compiler from leaving out what computes value. */
 static inline void bench_keep(const void *value) { __asm__ volatile("" : : "g"(value) : "memory"); }
@@ -75,11 +100,16 @@ static inline uint64_t bench_random(uint64_t *state) {
   return *state = x;
 }
 
+/* Uniform over [from, from + 60) seconds, to the microsecond. */
+static inline int64_t bench_random_timeout(uint64_t *state, int64_t from_s) {
+  return from_s * BENCH_SECOND + (int64_t)(bench_random(state) % 60000000U) * 1000;
+}
+
 /* A random order of 0 .. count-1 and malloc() that does not fail: a benchmark without memory has nothing to say. */
 uint32_t *bench_shuffled(size_t count);
 void *bench_memory(size_t count, size_t size);
 
-/* memory.c: the program run again as `rctx-bench --resident KIND COUNT`; prints what the case reads. */
+/* resident.c: the program run again as `PROGRAM --resident KIND COUNT`; prints what the case reads. */
 int bench_resident_main(const char *kind, const char *count);
 
 #ifdef __cplusplus

@@ -6,15 +6,14 @@
  * meeting and after both are done.
  */
 #include "harness.h"
+#include "clock.h"
 #include "count_alloc.h"
 
 #include <pthread.h>
-#include <rctx/rctx.h>
 #include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 #include <unistd.h>
 
 static const struct bench_case *current;
@@ -23,14 +22,8 @@ static bool warming_up;
 
 /* ---- small things ------------------------------------------------------------------------------------------------ */
 
-static int64_t clock_ns(clockid_t clock) {
-  struct timespec t;
-  clock_gettime(clock, &t);
-  return t.tv_sec * BENCH_SECOND + t.tv_nsec;
-}
-
 _Noreturn static void give_up(const char *why) {
-  fprintf(stderr, "rctx-bench: %s\n", why);
+  fprintf(stderr, "%s: %s\n", bench_program.name, why);
   exit(1);
 }
 
@@ -107,11 +100,11 @@ static struct took timed_run(size_t ops) {
     current->run(fixture, ops);
     return (struct took){0};
   }
-  int64_t cpu = clock_ns(CLOCK_THREAD_CPUTIME_ID);
-  int64_t wall = clock_ns(CLOCK_MONOTONIC);
+  int64_t cpu = bench_clock(CLOCK_THREAD_CPUTIME_ID);
+  int64_t wall = bench_clock(CLOCK_MONOTONIC);
   bench_measured(current, fixture, ops);
-  wall = clock_ns(CLOCK_MONOTONIC) - wall;
-  return (struct took){wall, clock_ns(CLOCK_THREAD_CPUTIME_ID) - cpu};
+  wall = bench_clock(CLOCK_MONOTONIC) - wall;
+  return (struct took){wall, bench_clock(CLOCK_THREAD_CPUTIME_ID) - cpu};
 }
 
 static void *second_thread(void *unused) {
@@ -192,7 +185,7 @@ void bench_use(const struct bench_case *c) {
   warming_up = false;
 }
 
-/* Leaves the library as it was at the start: the next case does not inherit a million scattered nodes. */
+/* The next case does not inherit a million scattered nodes. */
 void bench_close(void) {
   if (current == NULL) {
     return;
@@ -201,23 +194,20 @@ void bench_close(void) {
     current->close(fixture);
   }
   current = NULL;
-  rctx_quiesce(rctx_manager_default(), rctx_now() + 5 * BENCH_SECOND);
-  rctx_trim(rctx_manager_default());
+  if (bench_program.settle) {
+    bench_program.settle();
+  }
 }
 
 /* ---- all cases --------------------------------------------------------------------------------------------------- */
 
 const struct bench_case *bench_cases(size_t *count) {
-  static const struct bench_case *const tables[] = {
-      bench_err_cases,    bench_derive_cases, bench_value_cases,   bench_cancel_cases,
-      bench_notify_cases, bench_timer_cases,  bench_request_cases, bench_memory_cases,
-  };
-  enum { TABLES = sizeof tables / sizeof *tables, ROOM = 128 };
+  enum { ROOM = 128 };
   static struct bench_case all[ROOM];
   static size_t known;
   if (known == 0) {
-    for (size_t t = 0; t < TABLES; t++) {
-      for (const struct bench_case *c = tables[t]; c->name && known < ROOM; c++) {
+    for (const struct bench_case *const *table = bench_program.tables; *table; table++) {
+      for (const struct bench_case *c = *table; c->name && known < ROOM; c++) {
         all[known++] = *c;
       }
     }

@@ -6,18 +6,13 @@
  * report those as kernel_ns: the ratio of the two is the figure, and survives a noisy machine.
  */
 #include "cases.h"
+#include "clock.h"
 #include "count_alloc.h"
+#include "wake.h"
 
-#include <fcntl.h>
-#include <linux/futex.h>
-#include <pthread.h>
 #include <rctx/rctx.h>
-#include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
 #include <sys/eventfd.h>
-#include <sys/syscall.h>
-#include <time.h>
 #include <unistd.h>
 
 static void count_call(const rctx *ctx, void *arg) {
@@ -100,23 +95,17 @@ static void watch_streams(void *fixture) {
   }
 }
 
-static int64_t now_ns(void) {
-  struct timespec t;
-  clock_gettime(CLOCK_MONOTONIC, &t);
-  return t.tv_sec * BENCH_SECOND + t.tv_nsec;
-}
-
 /* A connection with 10,000 streams is lost; its loop runs the callbacks in slices of 1,000. */
 static void cancel_and_drain(void *fixture, size_t ops, struct bench_sample *sample) {
   struct burst *b = fixture;
   (void)ops;
   struct bench_allocs before, after;
   bench_count_allocs(&before);
-  int64_t start = now_ns();
+  int64_t start = bench_clock(CLOCK_MONOTONIC);
   rctx_cancel(b->server);
   while (rctx_loop_drain(b->loop, 1000) > 0) {
   }
-  sample->ns = (double)(now_ns() - start);
+  sample->ns = (double)(bench_clock(CLOCK_MONOTONIC) - start);
   bench_count_allocs(&after);
   sample->extra[0] = (double)(after.descriptors - before.descriptors);
   sample->extra[1] = (double)b->calls;
@@ -162,12 +151,12 @@ static void done_fd_create(void *fixture, size_t ops, struct bench_sample *sampl
   int64_t ours = 0, kernel = 0;
   for (size_t done = 0; done < ops; done += SLICE) {
     size_t slice = ops - done < SLICE ? ops - done : SLICE;
-    int64_t start = now_ns();
+    int64_t start = bench_clock(CLOCK_MONOTONIC);
     contexts_with_fd(r->ctx, slice);
-    int64_t middle = now_ns();
+    int64_t middle = bench_clock(CLOCK_MONOTONIC);
     eventfds(slice);
     ours += middle - start;
-    kernel += now_ns() - middle;
+    kernel += bench_clock(CLOCK_MONOTONIC) - middle;
   }
   sample->ns = (double)ours;
   sample->extra[0] = (double)kernel / (double)ops;
@@ -175,127 +164,15 @@ static void done_fd_create(void *fixture, size_t ops, struct bench_sample *sampl
 
 /* ---- a blocked thread -------------------------------------------------------------------------------------------- */
 
-enum { WAKES = 64 };
-
-struct sleeper {
-  pthread_t thread;
-  pid_t tid;
-  int stat_fd;
-  uint32_t turn;  /* futex: odd while the sleeper has something to wait for */
-  uint32_t ready; /* the sleeper is about to block */
-  uint32_t word;  /* the bare futex */
-  bool quit;
-  const rctx *ctx; /* NULL: wait on the bare futex */
-  int64_t woke_ns;
-  int64_t ours[WAKES];
-  int64_t kernel[WAKES];
-};
-
-static void futex(uint32_t *word, int op, uint32_t value) {
-  syscall(SYS_futex, word, op | FUTEX_PRIVATE_FLAG, value, NULL, NULL, 0);
-}
-
-static void wait_while(uint32_t *word, uint32_t value) {
-  while (__atomic_load_n(word, __ATOMIC_ACQUIRE) == value) {
-    futex(word, FUTEX_WAIT, value);
-  }
-}
-
-static void set(uint32_t *word, uint32_t value) {
-  __atomic_store_n(word, value, __ATOMIC_RELEASE);
-  futex(word, FUTEX_WAKE, 1);
-}
-
-static void *sleeper_thread(void *arg) {
-  struct sleeper *s = arg;
-  __atomic_store_n(&s->tid, gettid(), __ATOMIC_RELEASE);
-  for (;;) {
-    wait_while(&s->turn, 0);
-    if (s->quit) {
-      return NULL;
-    }
-    __atomic_store_n(&s->ready, 1, __ATOMIC_RELEASE);
-    if (s->ctx) {
-      rctx_wait(s->ctx, INT64_MAX);
-    } else {
-      wait_while(&s->word, 0);
-    }
-    s->woke_ns = now_ns();
-    set(&s->turn, 0);
-  }
-}
-
-/* In /proc/.../stat, after "(name) ", stands S when the thread sleeps. */
-static bool sleeps(const struct sleeper *s) {
-  char line[256];
-  ssize_t length = pread(s->stat_fd, line, sizeof line - 1, 0);
-  if (length <= 0) {
-    abort();
-  }
-  line[length] = '\0';
-  const char *after_name = strrchr(line, ')');
-  return after_name && after_name[1] == ' ' && after_name[2] == 'S';
-}
-
-/* From just before the wake until the sleeper runs. */
-static int64_t one_wake(struct sleeper *s, rctx *ctx) {
-  s->ctx = ctx;
-  __atomic_store_n(&s->word, 0, __ATOMIC_RELAXED);
-  __atomic_store_n(&s->ready, 0, __ATOMIC_RELAXED);
-  set(&s->turn, 1);
-  while (!__atomic_load_n(&s->ready, __ATOMIC_ACQUIRE) || !sleeps(s)) {
-  }
-  int64_t start = now_ns();
-  if (ctx) {
-    rctx_cancel(ctx);
-  } else {
-    set(&s->word, 1);
-  }
-  wait_while(&s->turn, 1);
-  return s->woke_ns - start;
-}
-
-static int by_size(const void *a, const void *b) {
-  int64_t x = *(const int64_t *)a, y = *(const int64_t *)b;
-  return (x > y) - (x < y);
-}
-
-/* Medians: the mean of wakeups is ruled by the few that met another program. */
-static void cancel_to_wake(void *fixture, size_t ops, struct bench_sample *sample) {
-  struct sleeper *s = fixture;
-  (void)ops;
-  for (size_t i = 0; i < WAKES; i++) {
-    RCTX_SCOPED rctx *ctx = rctx_with_cancel(rctx_background());
-    s->ours[i] = one_wake(s, ctx);
-    s->kernel[i] = one_wake(s, NULL);
-  }
-  qsort(s->ours, WAKES, sizeof *s->ours, by_size);
-  qsort(s->kernel, WAKES, sizeof *s->kernel, by_size);
-  sample->ns = (double)s->ours[WAKES / 2] * WAKES;
-  sample->extra[0] = (double)s->kernel[WAKES / 2];
-}
+static void *make_wake(void) { return rctx_with_cancel(rctx_background()); }
+static void wait_wake(void *ctx) { rctx_wait(ctx, INT64_MAX); }
+static void cancel_wake(void *ctx) { rctx_cancel(ctx); }
+static void end_wake(void *ctx) { rctx_end(ctx); }
 
 static void *open_sleeper(const struct bench_case *self) {
   (void)self;
-  struct sleeper *s = bench_memory(1, sizeof *s);
-  if (pthread_create(&s->thread, NULL, sleeper_thread, s) != 0) {
-    abort();
-  }
-  while (__atomic_load_n(&s->tid, __ATOMIC_ACQUIRE) == 0) {
-  }
-  char path[64];
-  snprintf(path, sizeof path, "/proc/self/task/%d/stat", (int)s->tid);
-  s->stat_fd = open(path, O_RDONLY | O_CLOEXEC);
-  return s;
-}
-
-static void close_sleeper(void *fixture) {
-  struct sleeper *s = fixture;
-  s->quit = true;
-  set(&s->turn, 1);
-  pthread_join(s->thread, NULL);
-  close(s->stat_fd);
-  free(s);
+  static const struct bench_wake wake = {make_wake, wait_wake, cancel_wake, end_wake};
+  return bench_wake_open(&wake);
 }
 
 const struct bench_case bench_notify_cases[] = {
@@ -326,9 +203,9 @@ const struct bench_case bench_notify_cases[] = {
      .extra = {"kernel_ns"}},
     {.name = "cancel_to_wake",
      .open = open_sleeper,
-     .measure = cancel_to_wake,
-     .close = close_sleeper,
-     .batch = WAKES,
+     .measure = bench_wake_measure,
+     .close = bench_wake_close,
+     .batch = BENCH_WAKES,
      .uncounted = true,
      .extra = {"kernel_ns"}},
     {.name = NULL},

@@ -3,11 +3,11 @@
  * them coming due (expire_100k).
  */
 #include "cases.h"
+#include "clock.h"
+#include "storm.h"
 
 #include <rctx/rctx.h>
-#include <stdio.h>
 #include <stdlib.h>
-#include <time.h>
 
 struct many {
   rctx *server;
@@ -35,10 +35,7 @@ static void close_many(void *fixture) {
   free(m);
 }
 
-/* Uniform over [from, from + 60) seconds, to the microsecond. */
-static int64_t random_timeout(struct many *m, int64_t from_s) {
-  return from_s * BENCH_SECOND + (int64_t)(bench_random(&m->random) % 60000000U) * 1000;
-}
+static int64_t random_timeout(struct many *m, int64_t from_s) { return bench_random_timeout(&m->random, from_s); }
 
 /* ---- a million --------------------------------------------------------------------------------------------------- */
 
@@ -90,44 +87,26 @@ static void close_churn(void *fixture) {
 
 /* ---- a storm ----------------------------------------------------------------------------------------------------- */
 
-enum { STORM = 100000 };
-#define STORM_LEAD (BENCH_SECOND / 2) /* time to arm them all before the first is due */
-#define STORM_SPAN (BENCH_SECOND / 10)
-
 struct storm {
+  struct bench_storm plan;
   rctx *server;
-  rctx *ctx[STORM];
-  int64_t due_ns[STORM];
-  int64_t late_ns[STORM];
-  struct rctx_after after[STORM];
-  uint32_t *order;
+  rctx *ctx[BENCH_STORM];
+  struct rctx_after after[BENCH_STORM];
 };
 
 static void *open_storm(const struct bench_case *self) {
   (void)self;
   struct storm *s = bench_memory(1, sizeof *s);
   s->server = rctx_with_cancel(rctx_background());
-  s->order = bench_shuffled(STORM);
+  bench_storm_open(&s->plan);
   return s;
 }
 
 static void close_storm(void *fixture) {
   struct storm *s = fixture;
   rctx_end(s->server);
-  free(s->order);
+  bench_storm_close(&s->plan);
   free(s);
-}
-
-static int64_t clock_of(clockid_t id) {
-  struct timespec t;
-  clock_gettime(id, &t);
-  return t.tv_sec * BENCH_SECOND + t.tv_nsec;
-}
-
-static void sleep_until(int64_t ns) {
-  struct timespec t = {.tv_sec = ns / BENCH_SECOND, .tv_nsec = ns % BENCH_SECOND};
-  while (clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &t, NULL) != 0) {
-  }
 }
 
 static void note_lateness(const rctx *ctx, void *late_ns) {
@@ -137,52 +116,39 @@ static void note_lateness(const rctx *ctx, void *late_ns) {
   }
 }
 
-/* Returns when the first is due. A machine too slow for the lead would measure nothing: it is told. */
+/* Returns when the first is due. */
 static int64_t arm_storm(struct storm *s, bool note) {
-  int64_t first_ns = rctx_now() + STORM_LEAD;
-  for (size_t i = 0; i < STORM; i++) {
-    s->due_ns[i] = first_ns + STORM_SPAN / STORM * s->order[i];
-    s->ctx[i] = rctx_with_deadline(s->server, s->due_ns[i]);
+  int64_t first_ns = bench_storm_plan(&s->plan);
+  for (size_t i = 0; i < BENCH_STORM; i++) {
+    s->ctx[i] = rctx_with_deadline(s->server, s->plan.due_ns[i]);
     if (note) {
-      rctx_after_inline(s->ctx[i], &s->after[i], RCTX_ON_ENDED_RUN, note_lateness, &s->late_ns[i]);
+      rctx_after_inline(s->ctx[i], &s->after[i], RCTX_ON_ENDED_RUN, note_lateness, &s->plan.late_ns[i]);
     }
   }
-  if (rctx_now() >= first_ns) {
-    fprintf(stderr, "expire_100k: arming took longer than 500 ms: figures are worth nothing\n");
-  }
+  bench_storm_armed(first_ns);
   return first_ns;
 }
 
 static void wait_for_the_last(const struct storm *s, int64_t first_ns) {
-  sleep_until(first_ns + STORM_SPAN + 20 * 1000000);
-  for (size_t i = 0; i < STORM; i++) {
+  bench_sleep_until(first_ns + BENCH_STORM_SPAN + BENCH_STORM_REST);
+  for (size_t i = 0; i < BENCH_STORM; i++) {
     rctx_wait(s->ctx[i], INT64_MAX);
   }
 }
 
 static void end_storm(struct storm *s) {
-  for (size_t i = 0; i < STORM; i++) {
+  for (size_t i = 0; i < BENCH_STORM; i++) {
     rctx_end(s->ctx[i]);
   }
 }
 
-static int by_size(const void *a, const void *b) {
-  int64_t x = *(const int64_t *)a, y = *(const int64_t *)b;
-  return (x > y) - (x < y);
-}
-
 static void storm_lateness(struct storm *s, struct bench_sample *sample) {
   wait_for_the_last(s, arm_storm(s, true));
-  for (size_t i = 0; i < STORM; i++) {
+  for (size_t i = 0; i < BENCH_STORM; i++) {
     rctx_after_stop_sync(&s->after[i]);
   }
   end_storm(s);
-  qsort(s->late_ns, STORM, sizeof *s->late_ns, by_size);
-  sample->extra[0] = (double)s->late_ns[STORM / 2] / 1e6;
-  sample->extra[1] = (double)s->late_ns[STORM / 100 * 99] / 1e6;
-  for (size_t i = 0; i < STORM && s->late_ns[i] < 0; i++) {
-    sample->extra[2]++;
-  }
+  bench_storm_report(&s->plan, sample);
 }
 
 /* The time of the process's own clock while they expire: the thread that drives the wheel, as nothing else runs. The
@@ -191,10 +157,10 @@ static void expire(void *fixture, size_t ops, struct bench_sample *sample) {
   struct storm *s = fixture;
   (void)ops;
   int64_t first_ns = arm_storm(s, false);
-  sleep_until(first_ns - 5 * 1000000);
-  int64_t start = clock_of(CLOCK_PROCESS_CPUTIME_ID);
-  sleep_until(first_ns + STORM_SPAN + 20 * 1000000);
-  sample->ns = (double)(clock_of(CLOCK_PROCESS_CPUTIME_ID) - start);
+  bench_sleep_until(first_ns - BENCH_STORM_LEAD_IN);
+  int64_t start = bench_clock(CLOCK_PROCESS_CPUTIME_ID);
+  bench_sleep_until(first_ns + BENCH_STORM_SPAN + BENCH_STORM_REST);
+  sample->ns = (double)(bench_clock(CLOCK_PROCESS_CPUTIME_ID) - start);
   wait_for_the_last(s, first_ns);
   end_storm(s);
   storm_lateness(s, sample);
@@ -227,8 +193,8 @@ const struct bench_case bench_timer_cases[] = {
      .open = open_storm,
      .measure = expire,
      .close = close_storm,
-     .batch = STORM,
+     .batch = BENCH_STORM,
      .uncounted = true,
-     .extra = {"late_p50_ms", "late_p99_ms", "early"}},
+     .extra = BENCH_STORM_FIGURES},
     {.name = NULL},
 };

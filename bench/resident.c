@@ -6,8 +6,8 @@
  * that other cases have left behind, and cost nothing.
  */
 #include "cases.h"
+#include "clock.h"
 
-#include <rctx/rctx.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -27,23 +27,25 @@ static size_t resident_bytes(void) {
 
 /* The array of handles is the caller's, not the contexts': it is touched before the first look. */
 int bench_resident_main(const char *kind, const char *count_text) {
+  const struct bench_resident *resident = bench_program.resident;
   bool timeout = strcmp(kind, "timeout") == 0;
   size_t count = strtoul(count_text, NULL, 10);
-  rctx **ctx = bench_memory(count, sizeof(rctx *));
-  memset(ctx, 1, count * sizeof(rctx *));
-  rctx *server = rctx_with_cancel(rctx_background());
-  rctx_end(rctx_with_timeout(server, 3600 * BENCH_SECOND)); /* thread and wheel are not the contexts' either */
-  size_t before = resident_bytes();
-  int64_t start = rctx_now();
-  for (size_t i = 0; i < count; i++) {
-    ctx[i] = timeout ? rctx_with_timeout(server, (60 + (int64_t)i % 3600) * BENCH_SECOND) : rctx_with_cancel(server);
+  if (resident == NULL) {
+    return 2;
   }
-  int64_t took_ns = rctx_now() - start;
+  void **ctx = bench_memory(count, sizeof(void *));
+  memset(ctx, 1, count * sizeof(void *));
+  resident->open(timeout);
+  size_t before = resident_bytes();
+  int64_t start = bench_clock(CLOCK_MONOTONIC);
+  for (size_t i = 0; i < count; i++) {
+    ctx[i] = resident->make(timeout, i);
+  }
+  int64_t took_ns = bench_clock(CLOCK_MONOTONIC) - start;
   printf("%zu %lld\n", resident_bytes() - before, (long long)took_ns);
   for (size_t i = 0; i < count; i++) {
-    rctx_end(ctx[i]);
+    resident->end(ctx[i]);
   }
-  rctx_end(server);
   free(ctx);
   return 0;
 }
@@ -79,16 +81,16 @@ static void live_timeout(void *fixture, size_t ops, struct bench_sample *sample)
   run_fresh("timeout", sample);
 }
 
-const struct bench_case bench_memory_cases[] = {
-    {.name = "bytes_per_live_ctx_cancel",
-     .measure = live_cancel,
-     .batch = ALIVE,
-     .uncounted = true,
-     .extra = {"resident_bytes"}},
-    {.name = "bytes_per_live_ctx_timeout",
-     .measure = live_timeout,
-     .batch = ALIVE,
-     .uncounted = true,
-     .extra = {"resident_bytes"}},
+#define CASE(name_, measure_)                                                                                          \
+  {                                                                                                                    \
+    .name = name_, .measure = measure_, .batch = ALIVE, .uncounted = true, .extra = { "resident_bytes" }               \
+  }
+
+const struct bench_case bench_resident_cancel_cases[] = {
+    CASE("bytes_per_live_ctx_cancel", live_cancel),
+    {.name = NULL},
+};
+const struct bench_case bench_resident_timeout_cases[] = {
+    CASE("bytes_per_live_ctx_timeout", live_timeout),
     {.name = NULL},
 };
