@@ -1,158 +1,178 @@
 #!/usr/bin/env python3
-"""Runs rctx-bench several times over and prints one table: times, spread, allocations, target.
+"""Runs rctx-bench and its rivals against each other: one table, and build/bench/report.{json,md,html}.
 
-    bench/run.py [--filter REGEX] [--json FILE] [--quick]
+Case by case, in rounds: each round runs every program that has the case once, in a new random order, so that whatever else
+the machine does meets all of them alike. Printed are medians over the rounds; the spread, (max - min) / median; and the
+ratio, the median over the rounds of rctx / best rival of the same round: below 1, rctx is ahead.
 
-Builds nothing: cmake --preset bench && cmake --build --preset bench. Spread is (max - min) / median over the
-repetitions; cpu ns is the least processor time, which other programs disturb less. Compare figures of one run with each
-other, never seconds of two runs. Exit code: 0, 1 when the program fails, 2 for options it does not know. A missed target
-does not change the exit code.
+Builds nothing: ./dev bench does, and takes the same options. Compare figures of one run with each other, never seconds of
+two runs. Exit code: 0, also when a target is missed; 1 when a program fails; 2 for wrong arguments.
 """
 import argparse
-import json
 import os
-import platform
-import statistics
-import subprocess
+import random
+import re
 import sys
-import tempfile
+import time
+
+import programs
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 BUILD = os.path.join(ROOT, "build", "bench")
-OWN_COUNTERS = {"allocs", "bytes", "no_allocs", "cpu_ns"}
-NOT_COUNTERS = {
-    "name", "family_index", "per_family_instance_index", "run_name", "run_type", "repetitions", "repetition_index",
-    "threads", "iterations", "real_time", "cpu_time", "time_unit", "aggregate_name", "aggregate_unit", "label",
-    "error_occurred", "error_message"
-}
+ROUNDS, SECONDS = 5, 0.1
+QUICK_ROUNDS, QUICK_SECONDS = 3, 0.02
 
 
-def read_targets():
-    """{case: [(figure, at most), ...]} as in targets.tsv."""
-    targets = {}
-    with open(os.path.join(ROOT, "bench", "targets.tsv"), encoding="utf-8") as file:
-        for line in file:
-            if line.strip() and not line.startswith("#"):
-                case, figure, limit = line.rstrip("\n").split("\t")
-                targets.setdefault(case, []).append((figure, float(limit)))
-    return targets
+def parse_arguments():
+    parser = argparse.ArgumentParser(prog="bench", description=__doc__.replace("%", "%%"), allow_abbrev=False,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    add = parser.add_argument
+    add("--filter", metavar="REGEX", help="only the cases whose name matches")
+    add("--only", metavar="NAME,...", help="only these cases, by their exact names")
+    add("--rivals", metavar="LIST", help="only these rivals, separated by commas; none: rctx alone")
+    add("--json", metavar="FILE", help="write the JSON report there, too")
+    add("--quick", action="store_true", help="3 short rounds instead of 5: for a look, not for figures")
+    add("--shared", action="store_true", help="rctx as a shared library, as distributions install it (allocations by "
+        "the library's own calls of jemalloc are not seen then)")
+    add("--list", action="store_true", help="print the cases, and who has them; run nothing")
+    add("--seed", type=int, metavar="N", help="the seed of the order, to run one again")
+    add("--program", metavar="NAME=FILE", action="append", default=[],
+        help="one more program that speaks the protocol of bench/rivals/main.c; as rctx: its cases are ours")
+    add("--build", metavar="DIR", default=BUILD, help="another build directory (default: build/bench)")
+    add("--out", metavar="DIR", help="where the reports go (default: the build directory)")
+    return parser, parser.parse_args()
 
 
-def run_program(binary, options):
-    """google-benchmark's report; its own console output goes to stderr as it comes, so that a person sees progress."""
-    with tempfile.TemporaryDirectory() as directory:
-        out = os.path.join(directory, "out.json")
-        command = [binary, "--benchmark_out=" + out, "--benchmark_out_format=json", *options]
-        code = subprocess.run(command, stdout=sys.stderr, check=False).returncode
-        if code != 0:
-            print(f"run.py: {binary} failed ({code})", file=sys.stderr)
-            sys.exit(2 if code == 2 else 1)
-        with open(out, encoding="utf-8") as file:
-            return json.load(file)
+def names_in(parser, option, text, known, what):
+    names = [name for name in text.split(",") if name]
+    for name in names:
+        if name not in known:
+            parser.error(f"{option}: no {what} '{name}'; there are: {', '.join(known)}")
+    if not names:
+        parser.error(f"{option}: no {what} given")
+    return names
 
 
-def summarize(report):
-    """One record per case, from its repetitions, in the order they ran."""
-    runs = {}
-    for run in report["benchmarks"]:
-        if run.get("run_type", "iteration") == "iteration":
-            runs.setdefault(run["run_name"], []).append(run)
-    return [summarize_case(name, repetitions) for name, repetitions in runs.items()]
+def chosen_cases(parser, arguments, known):
+    cases = known
+    if arguments.only is not None:
+        wanted = names_in(parser, "--only", arguments.only, known, "case")
+        cases = [case for case in known if case in wanted]
+    if arguments.filter is not None:
+        try:
+            matching = re.compile(arguments.filter)
+        except re.error as error:
+            parser.error(f"--filter: '{arguments.filter}' is no regular expression: {error}")
+        cases = [case for case in cases if matching.search(case)]
+        if not cases:
+            parser.error(f"--filter: no case matches '{arguments.filter}'; --list names them")
+    return cases
 
 
-def summarize_case(name, repetitions):
-    times = [run["real_time"] for run in repetitions]
-    counters = [key for key in repetitions[0] if key not in NOT_COUNTERS]
-    median = statistics.median(times)
-    case = {
-        "case": name,
-        "ns": median,
-        "spread": (max(times) - min(times)) / median if median else 0.0,
-        "min_ns": min(times),
-        "repetitions": times,
-        "extra": {},
-    }
-    for counter in counters:
-        value = statistics.median(run[counter] for run in repetitions)
-        (case if counter in OWN_COUNTERS else case["extra"])[counter] = value
-    if "cpu_ns" in case:
-        case["cpu_ns"] = min(run["cpu_ns"] for run in repetitions)
-    if case["extra"].get("kernel_ns"):
-        case["extra"]["kernel_ratio"] = statistics.median(run["real_time"] / run["kernel_ns"] for run in repetitions)
-    return case
+def chosen_rivals(parser, arguments, rivals, skipped):
+    if arguments.rivals is None:
+        return rivals
+    if arguments.rivals == "none":
+        return []
+    for name in arguments.rivals.split(","):
+        if name in skipped:
+            parser.error(f"--rivals: {name} was not built: {skipped[name]} (./dev bench --install-rivals)")
+    wanted = names_in(parser, "--rivals", arguments.rivals, sorted({rival.name for rival in rivals}), "rival")
+    return [rival for rival in rivals if rival.name in wanted]
 
 
-def figure_of(case, figure):
-    return case[figure] if figure in case else case["extra"].get(figure)
+def extra_programs(parser, texts):
+    for text in texts:
+        name, equals, file = text.partition("=")
+        if not (name and equals and os.access(file, os.X_OK)):
+            parser.error(f"--program: '{text}' is not NAME=FILE with a program as FILE")
+        yield programs.Rival(os.path.abspath(file), name)
 
 
-def number(value):
-    """Three significant digits, without exponents."""
-    if value == 0:
-        return "0"
-    if abs(value) >= 100:
-        return f"{value:,.0f}"
-    return f"{value:.2f}" if abs(value) < 10 else f"{value:.1f}"
+class Progress:
+    """A line per case; on a terminal also what runs at the moment."""
+
+    def __init__(self, total):
+        self.total, self.done, self.began, self.terminal = total, 0, time.monotonic(), sys.stderr.isatty()
+
+    def show(self, case, what):
+        if self.terminal:
+            sys.stderr.write(f"\r\033[K[{self.done + 1:>2}/{self.total}] {case}: {what}")
+            sys.stderr.flush()
+
+    def finish(self, case, text):
+        self.done += 1
+        seconds = int(time.monotonic() - self.began)
+        clear = "\r\033[K" if self.terminal else ""
+        print(f"{clear}[{self.done:>2}/{self.total}] {seconds // 60:02}:{seconds % 60:02} {case}: {text}",
+              file=sys.stderr, flush=True)
 
 
-def target_text(case, targets):
-    texts = []
-    for figure, limit in targets.get(case["case"], []):
-        value = figure_of(case, figure)
-        met = "?" if value is None else "ok" if value <= limit else f"x{value / limit:.2f}" if limit else "MISSED"
-        texts.append(f"{'' if figure == 'ns' else figure + ' '}{limit:g} {met}")
-    return ", ".join(texts) or "-"
+def measure_case(case, participants, rounds, seconds, order, progress):
+    """{name: [figures of each round]}"""
+    having = [program for program in participants if case in program.cases]
+    measured = {program.name: [] for program in having}
+    for number in range(rounds):
+        order.shuffle(having)
+        for program in having:
+            progress.show(case, f"round {number + 1} of {rounds}, {program.name}")
+            measured[program.name].append(program.measure(case, seconds))
+    return measured
 
 
-def print_table(cases, targets):
-    width = max(len(case["case"]) for case in cases)
-    print(f"{'case':<{width}} {'median ns':>10} {'min ns':>10} {'cpu ns':>8} {'spread':>7} {'allocs':>8} {'bytes':>8}  "
-          "target, met or missed by; further figures")
+def list_cases(cases, participants):
     for case in cases:
-        extra = "; ".join(f"{name} {number(value)}" for name, value in case["extra"].items())
-        print(f"{case['case']:<{width}} {number(case['ns']):>10} {number(case['min_ns']):>10} "
-              f"{number(case['cpu_ns']) if 'cpu_ns' in case else '-':>8} "
-              f"{100 * case['spread']:>6.0f}% {number(case['allocs']):>8} {number(case['bytes']):>8}  "
-              f"{target_text(case, targets)}{'; ' + extra if extra else ''}")
+        print(f"{case:<30} {' '.join(sorted(p.name for p in participants if case in p.cases and p.name != 'rctx'))}")
 
 
-def write_report(path, context, cases, targets):
-    for case in cases:
-        case["targets"] = dict(targets.get(case["case"], []))
-    report = {"machine": {"cpus": context.get("num_cpus"), "mhz": context.get("mhz_per_cpu"),
-                          "kernel": platform.release(), "load": context.get("load_avg")},
-              "date": context.get("date"), "cases": cases}
-    os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)
-    with open(path, "w", encoding="utf-8") as file:
-        json.dump(report, file, indent=1)
-        file.write("\n")
+def all_programs(parser, arguments):
+    file = os.path.join(arguments.build, "bench", "rctx-bench-shared" if arguments.shared else "rctx-bench")
+    if not os.access(file, os.X_OK):
+        raise programs.Broken(f"{file} is not built: ./dev bench builds it")
+    rivals, skipped = programs.find_rivals(os.path.join(arguments.build, "bench", "rivals"))
+    extra = list(extra_programs(parser, arguments.program))
+    ours = [programs.RctxBench(file, "shared" if arguments.shared else "static")]
+    ours += [program for program in extra if program.name == "rctx"]
+    rivals += [program for program in extra if program.name != "rctx"]
+    return ours, chosen_rivals(parser, arguments, rivals, skipped), skipped
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.replace("%", "%%"), allow_abbrev=False,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--filter", metavar="REGEX", default=".", help="only the cases whose name matches")
-    parser.add_argument("--json", metavar="FILE", default=os.path.join(BUILD, "report.json"),
-                        help="where the report goes besides the table (default: build/bench/report.json)")
-    parser.add_argument("--quick", action="store_true",
-                        help="3 short repetitions instead of 7: for a look, not for figures")
-    parser.add_argument("--binary", metavar="FILE", default=os.path.join(BUILD, "bench", "rctx-bench"),
-                        help="another rctx-bench (default: build/bench/bench/rctx-bench)")
-    arguments = parser.parse_args()
-    if not os.access(arguments.binary, os.X_OK):
-        print(f"run.py: {arguments.binary} is not built: cmake --preset bench && cmake --build --preset bench",
-              file=sys.stderr)
-        return 1
-    repetitions, seconds = (3, 0.02) if arguments.quick else (7, 0.2)
-    report = run_program(arguments.binary, [
-        "--benchmark_filter=" + arguments.filter, f"--benchmark_repetitions={repetitions}",
-        f"--benchmark_min_time={seconds}", "--benchmark_report_aggregates_only=false"
-    ])
-    cases, targets = summarize(report), read_targets()
-    print_table(cases, targets)
-    write_report(arguments.json, report["context"], cases, targets)
+    parser, arguments = parse_arguments()
+    ours, rivals, skipped = all_programs(parser, arguments)
+    known = [case for program in ours for case in program.cases]
+    cases = chosen_cases(parser, arguments, known)
+    if arguments.list:
+        list_cases(cases, ours + rivals)
+        return 0
+    try:
+        import report  # needs pygal; a list does not
+    except ModuleNotFoundError as error:
+        raise programs.Broken(f"{error}: ./dev bench installs python3-pygal") from error
+
+    rounds, seconds = (QUICK_ROUNDS, QUICK_SECONDS) if arguments.quick else (ROUNDS, SECONDS)
+    seed = arguments.seed if arguments.seed is not None else random.SystemRandom().randrange(1 << 32)
+    print(f"bench: {len(cases)} cases, {rounds} rounds of {seconds:g} s or more each, order by --seed {seed}; "
+          f"rivals: {', '.join(rival.name for rival in rivals) or 'none'}", file=sys.stderr)
+    for name, why in skipped.items():
+        print(f"bench: {name} skipped: {why}", file=sys.stderr)
+    made = report.Report(arguments.build, ours[0], rivals, skipped,
+                         {"seed": seed, "rounds": rounds, "seconds": seconds, "quick": arguments.quick})
+    order, progress = random.Random(seed), Progress(len(cases))
+    for case in cases:
+        measured = measure_case(case, ours + rivals, rounds, seconds, order, progress)
+        progress.finish(case, made.add(case, measured))
+    print(made.table())
+    made.write(arguments.out or arguments.build, arguments.json)
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except programs.Broken as broken:
+        print(f"bench: {broken}", file=sys.stderr)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        print("\nbench: interrupted, no report written", file=sys.stderr)
+        sys.exit(130)

@@ -6,37 +6,71 @@ import (
 	"os"
 	"runtime"
 	"slices"
+	"sync/atomic"
+	"syscall"
 	"time"
+	"unsafe"
 )
 
 const wakes = 64
 
 func waitCases() []bench { return []bench{{"cancel_to_wake", cancelToWake}} }
 
-// From the cancel until the blocked thread runs: the goroutine is locked to an OS thread of its own, as in ours. Median, as
-// in ours: the mean is ruled by the few that met another program.
-func cancelToWake() fixture {
-	contexts := make(chan context.Context)
-	woke := make(chan time.Time)
-	go func() {
-		runtime.LockOSThread()
-		for ctx := range contexts {
+// A thread of its own that waits for a context, or for the bare futex if there is none.
+type sleeper struct {
+	contexts chan context.Context
+	woke     chan time.Time
+	word     uint32
+}
+
+func (s *sleeper) run() {
+	runtime.LockOSThread()
+	for ctx := range s.contexts {
+		if ctx != nil {
 			<-ctx.Done()
-			woke <- time.Now()
+		} else {
+			for atomic.LoadUint32(&s.word) == 0 {
+				futex(&s.word, futexWait, 0)
+			}
 		}
-	}()
+		s.woke <- time.Now()
+	}
+}
+
+const futexWait, futexWake = 0 | 128, 1 | 128 // private
+
+func futex(word *uint32, operation, value uintptr) {
+	syscall.Syscall6(syscall.SYS_FUTEX, uintptr(unsafe.Pointer(word)), operation, value, 0, 0, 0)
+}
+
+// How long the sleeper takes to run after wake.
+func (s *sleeper) time(ctx context.Context, wake func()) time.Duration {
+	s.contexts <- ctx
+	time.Sleep(200 * time.Microsecond) // until it blocks
+	start := time.Now()
+	wake()
+	return (<-s.woke).Sub(start)
+}
+
+// From the cancel until the blocked thread runs, and the same by the bare futex, in turn. Medians, as in ours: the mean is
+// ruled by the few that met another program.
+func cancelToWake() fixture {
+	s := &sleeper{contexts: make(chan context.Context), woke: make(chan time.Time)}
+	go s.run()
 	return fixture{batch: wakes, measure: func() (float64, []extra) {
-		var took [wakes]time.Duration
-		for i := range took {
+		var ours, kernel [wakes]time.Duration
+		for i := range ours {
 			ctx, cancel := context.WithCancel(context.Background())
-			contexts <- ctx
-			time.Sleep(200 * time.Microsecond) // until it blocks
-			start := time.Now()
-			cancel()
-			took[i] = (<-woke).Sub(start)
+			ours[i] = s.time(ctx, cancel)
+			atomic.StoreUint32(&s.word, 0)
+			kernel[i] = s.time(nil, func() {
+				atomic.StoreUint32(&s.word, 1)
+				futex(&s.word, futexWake, 1)
+			})
 		}
-		slices.Sort(took[:])
-		return float64(took[wakes/2]) * wakes, nil
+		slices.Sort(ours[:])
+		slices.Sort(kernel[:])
+		return float64(ours[wakes/2]) * wakes, []extra{{"kernel_ns", float64(kernel[wakes/2])}}
 	}}
 }
 
