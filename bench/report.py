@@ -47,7 +47,9 @@ def number(value):
         return f"{value:,.0f}"
     if abs(value) >= 1:
         return f"{value:.2f}" if abs(value) < 10 else f"{value:.1f}"
-    return f"{value:.2g}" if abs(value) >= 0.001 else "<0.001"
+    if abs(value) >= 0.001:
+        return f"{value:.2f}" if abs(value) >= 0.1 else f"{value:.2g}"
+    return "<0.001"
 
 
 def read_targets():
@@ -165,15 +167,17 @@ class Report:
 
     # ---- as rows ----
 
+    def programs(self):
+        return ["rctx", *sorted({rival.name for rival in self.rivals})]
+
     def columns(self):
-        return ["case", "rctx", "spread", "allocs", "target", "ratio", "best rival",
-                *sorted({rival.name for rival in self.rivals})]
+        return ["case", "rctx", "spread", "allocs", "target", "ratio", "best rival", *self.programs()[1:]]
 
     def row(self, record):
         ours = record["rctx"]
         verdicts = ", ".join(f"{'' if t['figure'] == record['figure'] else t['figure'] + ' '}{t['at_most']:g} {t['verdict']}"
                              for t in record["targets"])
-        rivals = [record["rivals"].get(name, {}).get("median") for name in self.columns()[7:]]
+        rivals = [record["rivals"].get(name, {}).get("median") for name in self.programs()[1:]]
         return [record["case"], number(ours["median"]), f"{100 * ours['spread']:.0f}%", number(ours["allocs"]),
                 verdicts or "-", number(record.get("ratio")), record.get("best_rival", "-"), *map(number, rivals)]
 
@@ -247,21 +251,24 @@ class Report:
 
     def chart(self, records):
         """Bars on a logarithmic scale, for one operation may take 0.3 ns and another 300 us."""
-        names = ["rctx", *(name for name in self.columns()[7:] if any(name in record["rivals"] for record in records))]
+        names = [name for name in self.programs() if name == "rctx" or any(name in record["rivals"] for record in records)]
+        all_medians = [one["median"] for record in records for one in (record["rctx"], *record["rivals"].values())]
+        least = min((median for median in all_medians if median > 0), default=1)
         style = Style(background="transparent", plot_background="transparent", foreground="currentColor",
-                      foreground_strong="currentColor", foreground_subtle="currentColor", colors=COLOURS,
-                      font_family="sans-serif", opacity=".9", value_colors=("currentColor",) * len(COLOURS))
+                      foreground_strong="currentColor", foreground_subtle="currentColor",
+                      colors=tuple(COLOURS[self.programs().index(name) % len(COLOURS)] for name in names),
+                      font_family="sans-serif", opacity=".9", value_colors=("currentColor",) * len(names), value_font_size=11,
+                      label_font_size=12, legend_font_size=13)
         bars = pygal.HorizontalBar(
             style=style, js=[], logarithmic=True, print_values=True, truncate_legend=-1, truncate_label=-1,
-            legend_at_bottom=True, value_formatter=number, width=1000, show_y_guides=False,
+            legend_at_bottom=True, range=(least / 2, max(all_medians)), value_formatter=lambda value: "\u00a0" * 8 + number(value), width=1100, zero=least / 2,
+            show_x_guides=False, show_y_guides=False, show_x_labels=False, print_values_position="top",
             height=110 + 22 * len(records) + 16 * sum(1 + len(record["rivals"]) for record in records))
         ordered = list(reversed(records))  # pygal draws from the bottom
         bars.x_labels = [record["case"] for record in ordered]
-        for name in reversed(names):
-            medians = [(record["rctx"] if name == "rctx" else record["rivals"].get(name, {})).get("median")
-                       for record in ordered]
-            bars.add(name, [{"value": value, "color": COLOURS[names.index(name) % len(COLOURS)]}
-                            if value else None for value in medians])
+        for name in names:
+            bars.add(name, [(record["rctx"] if name == "rctx" else record["rivals"].get(name, {})).get("median") or None
+                            for record in ordered])
         return without_scripts(bars.render(is_unicode=True, disable_xml_declaration=True))
 
 

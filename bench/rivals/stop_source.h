@@ -171,13 +171,13 @@ template <class Stop> struct StopSource {
   using Close = void (*)(void *);
 
   static constexpr bench_case loop(const char *name, Open open, void (*run)(void *, size_t), Close close, size_t size,
-                                   bool pair = false) {
+                                   bool pair) {
     bench_case c = {};
     c.name = name, c.open = open, c.run = run, c.close = close, c.size = size, c.pair = pair;
     return c;
   }
   static constexpr bench_case tree(const char *name, Open open, size_t size, size_t batch) {
-    bench_case c = loop(name, open, cancel, close_tree, size);
+    bench_case c = loop(name, open, cancel, close_tree, size, false);
     c.prepare = grow, c.cleanup = fell, c.batch = batch;
     return c;
   }
@@ -189,22 +189,22 @@ template <class Stop> struct StopSource {
   }
 
   static constexpr bench_case cases[] = {
-      loop("err_poll_live", open_chain, poll_last, close_chain, 1),
-      loop("err_poll_depth16", open_chain, poll_last, close_chain, 16),
-      loop("err_poll_canceled", open_canceled, poll_last, close_chain, 1),
+      loop("err_poll_live", open_chain, poll_last, close_chain, 1, false),
+      loop("err_poll_depth16", open_chain, poll_last, close_chain, 16, false),
+      loop("err_poll_canceled", open_canceled, poll_last, close_chain, 1, false),
       loop("err_poll_live_2threads", open_chain, poll_last, close_chain, 1, true),
       loop("err_poll_depth16_2threads", open_chain, poll_last, close_chain, 16, true),
       loop("err_poll_canceled_2threads", open_canceled, poll_last, close_chain, 1, true),
-      loop("derive_cancel", open_server, derive_cancel, close_server, 0),
-      loop("derive_cancel_100k_siblings", open_server, derive_cancel, close_server, 100000),
+      loop("derive_cancel", open_server, derive_cancel, close_server, 0, false),
+      loop("derive_cancel_100k_siblings", open_server, derive_cancel, close_server, 100000, false),
       loop("derive_cancel_2threads", open_server, derive_cancel, close_server, 0, true),
-      loop("derive_background", open_server, derive_background, close_server, 0),
+      loop("derive_background", open_server, derive_background, close_server, 0, false),
       tree("cancel_fanout_10", open_fanout, 10, 1000),
       tree("cancel_fanout_1000", open_fanout, 1000, 1000),
       tree("cancel_fanout_100000", open_fanout, 100000, 100000),
       tree("cancel_chain_1000", open_tree, 1, 1000),
       tree("cancel_tree_10x10x10x10", open_tree, 10, 11110),
-      loop("after_register_stop", open_server, after_register_stop, close_server, 0),
+      loop("after_register_stop", open_server, after_register_stop, close_server, 0, false),
       sleeper(),
       {},
   };
