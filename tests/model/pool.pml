@@ -12,8 +12,8 @@
  *
  *   running + idle + blocked + looking (called, being started, on its way back from a task) = threads
  *
- * Who is looking will look at the queue under the lock: so a task that waits needs another thread only if more wait than are
- * looking. A thread that is being started is one of them although the start may fail: whose start has failed therefore
+ * Who is looking will look at the queue under the lock, and when it takes a task sees to a thread for those behind it: so
+ * tasks that wait need another thread only if nobody is looking. A thread that is being started is one of them although the start may fail: whose start has failed therefore
  * looks whether somebody has counted on it. And whoever relies on a thread to be there (prepare, and who is about to block)
  * counts only those that are, threads - starting.
  *
@@ -33,6 +33,7 @@
  * PLANT BUG_FINISHED_WITHOUT_LOOK: a worker that has finished falls idle at once
  * PLANT BUG_WAKE_CLEARED_LATE: the worker clears wake after it is listed and has unlocked
  * PLANT BUG_CALLED_STAYS_LISTED: who calls leaves the worker in the idle list
+ * PLANT BUG_TAKER_CALLS_NOBODY: who takes a task does not see to those behind it
  * PLANT BUG_BLOCKED_COUNTED: a blocked thread counts as running
  * PLANT BUG_BLOCKED_TAKES_A_PLACE: whether a thread is started does not subtract the blocked ones
  * PLANT BUG_BLOCKED_IS_LOOKING: a blocked thread counts as one that is looking
@@ -103,7 +104,7 @@ inline WANT(may_start)
 	alive;
 	assert(running + blocked + idles <= threads);
 	if
-	:: queued <= looking || running >= max
+	:: !queued || looking || running >= max
 	:: else ->
 		if
 		:: idles ->
@@ -133,6 +134,9 @@ inline TAKE()
 		running++;
 		assert(!begun[t_]);
 		begun[t_] = 1
+#ifndef BUG_TAKER_CALLS_NOBODY
+		WANT(true)
+#endif
 	:: else -> t_ = NONE
 	fi
 }
@@ -309,6 +313,9 @@ proctype worker(byte me)
 #endif
 	do
 	:: t_ < NONE ->
+		CALL();
+		START();
+		fail_ = 0;
 		if
 		:: t_ == A -> RUN_A()
 		:: t_ == C && max == 2 && !can_fail -> begun[B] || off[B]
