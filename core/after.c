@@ -225,7 +225,7 @@ static int enroll(const rctx *ctx, struct rctx_after *after, enum mode mode, voi
   uint32_t s = rctx__state_lock(node);
   if (rctx__done(s)) {
     rctx__state_unlock(node, s);
-    if (!(s & STATE_WALKED)) rctx__finish(node, 0); /* [AFTER-3]: what is below is marked first */
+    if (!(s & STATE_WALKED) && !rctx__is_swept(node)) rctx__finish(node, 0); /* [AFTER-3]: what is below comes first */
     return already_ended(after, on_ended);
   }
   list_append_locked(node, after);

@@ -270,17 +270,21 @@ rctx *rctx_with_idle(const rctx *parent, int64_t idle_ns) {
     rctx_end(ctx);
     return rctx__error_context(err);
   }
-  ext->idle_ns = idle_ns;
+  store_relaxed(&ext->touched_until_ns, INT64_MIN);
+  store_release(&ext->idle_ns, idle_ns); /* partner: rctx__own_deadline() */
   return ctx;
 }
 
 void rctx_touch_at(rctx *ctx, int64_t now_ns) {
   if (misused(ctx == NULL, NEED_CTX) || misused(gone(ctx), IS_DEAD)) return;
   struct rctx__ext *ext = load_relaxed(&ctx->ext); /* there since rctx_with_idle() */
-  if (!(ctx->own & OWN_MOVABLE) || ext == NULL || ext->idle_ns == 0) return;
-  int64_t to_ns = rctx__add_ns(now_ns, ext->idle_ns);
+  int64_t idle_ns = (ctx->own & OWN_MOVABLE) && ext ? load_relaxed(&ext->idle_ns) : 0; /* as above */
+  if (idle_ns == 0) return;
+  if (rctx__done(load_relaxed(&ctx->state)))
+    return; /* what it shows stays. A late look races with expiry: either counts */
+  int64_t until_ns = rctx__add_ns(now_ns, idle_ns);
   /* relaxed: a time and nothing else; the timer looks when it fires */
-  if (load_relaxed(&ctx->deadline_ns) < to_ns) store_relaxed(&ctx->deadline_ns, to_ns);
+  if (load_relaxed(&ext->touched_until_ns) < until_ns) store_relaxed(&ext->touched_until_ns, until_ns);
 }
 
 void rctx_touch(rctx *ctx) {
@@ -468,15 +472,19 @@ static inline void note_handle_gone(rctx *ctx) {
   if (unlikely(ext != NULL) && ext->record) rctx__leak_handle_gone(ext);
 }
 
+/* Of a context that somebody may look at, now or later. */
+static __attribute__((noinline)) void cancel_for_end(rctx *ctx, const struct rctx_cause *cause) {
+  uint32_t s = load_acquire(&ctx->state);                                               /* partner: mark() */
+  if (!rctx__done(s) || (s & STATE_WALKED) || !rctx__is_swept(ctx)) cancel(ctx, cause); /* else: the steps' work */
+  note_handle_gone(ctx);
+}
+
 static inline void end(rctx *ctx, const struct rctx_cause *cause) {
   if (unlikely(rctx__is_static(ctx))) return;
   /* A leaf that nobody else holds or watches: nobody could see the mark. The count first, as in rctx__give_up(). */
   bool seen = load_acquire(&ctx->refs) != 1 ||                                    /* partner: give_up_locked() */
               (load_acquire(&ctx->state) & (STATE_CHILDREN | STATE_NOTIFY)) != 0; /* partners: all unlocks */
-  if (unlikely(seen)) {
-    cancel(ctx, cause);
-    note_handle_gone(ctx);
-  }
+  if (unlikely(seen)) cancel_for_end(ctx, cause);
   rctx__drop(ctx);
 }
 
@@ -572,32 +580,37 @@ int rctx_why(const rctx *ctx, struct rctx_why *why) {
   return rctx__why(ctx, why);
 }
 
-enum { MERGES_CLIMBED = 4 }; /* of merges of merges with deadlines that move: each may ask several parents */
+enum { LOOKS_MAX = 64 }; /* at merges with deadlines that move, in all: each asks several parents */
 
 /* The earliest of the way up, as far as deadlines may move; above that, the inherited one is it. A deadline on another clock is
  * not inherited. */
-static COLD int64_t climb(const rctx *ctx, unsigned merges) {
+static COLD int64_t climb(const rctx *ctx, unsigned *looks) {
   const rctx_manager *manager = ctx->manager;
   int64_t earliest_ns = INT64_MAX;
   for (; ctx && (ctx->own & HAS_DEADLINE) && rctx__same_clock(ctx->manager, manager); ctx = ctx->parent) {
     bool may_move = ctx->own & CLIMB, merge = may_move && (ctx->own & OWN_MERGE);
     bool counts = merge || (ctx->own & OWN_DEADLINE) || !may_move;
-    int64_t its_ns = load_relaxed(&ctx->deadline_ns); /* a time of this moment */
-    if (merge) its_ns = merges ? rctx__merge_deadline(ctx, merges - 1) : INT64_MAX;
+    int64_t its_ns = rctx__own_deadline(ctx);
+    if (merge && *looks == 0) return earliest_ns;
+    if (merge) {
+      --*looks;
+      its_ns = rctx__merge_deadline(ctx, looks);
+    }
     if (counts && its_ns < earliest_ns) earliest_ns = its_ns;
     if (merge || !may_move) break;
   }
   return earliest_ns;
 }
 
-bool rctx__deadline_of(const rctx *ctx, unsigned merges, int64_t *deadline_ns) {
+bool rctx__deadline_of(const rctx *ctx, unsigned *looks, int64_t *deadline_ns) {
   if (!(ctx->own & HAS_DEADLINE)) return false;
-  *deadline_ns = unlikely(ctx->own & CLIMB) ? climb(ctx, merges) : load_relaxed(&ctx->deadline_ns); /* const */
+  *deadline_ns = unlikely(ctx->own & CLIMB) ? climb(ctx, looks) : load_relaxed(&ctx->deadline_ns); /* const */
   return true;
 }
 
 static inline int64_t deadline_of(const rctx *ctx) {
-  return unlikely(ctx->own & CLIMB) ? climb(ctx, MERGES_CLIMBED) : load_relaxed(&ctx->deadline_ns); /* const */
+  unsigned looks = LOOKS_MAX;
+  return unlikely(ctx->own & CLIMB) ? climb(ctx, &looks) : load_relaxed(&ctx->deadline_ns); /* const */
 }
 
 bool rctx_deadline(const rctx *ctx, int64_t *deadline_ns) {

@@ -123,13 +123,13 @@ void rctx__merge_bury(struct rctx__merge *merge, rctx **held) {
 /* ---- making ------------------------------------------------------------------------------------------------------ */
 
 /* The deadline it shows: the earliest, or the latest if all have one. */
-static bool shown_deadline(const struct rctx__merge *merge, const rctx_manager *manager, unsigned merges,
+static bool shown_deadline(const struct rctx__merge *merge, const rctx_manager *manager, unsigned *looks,
                            int64_t *deadline_ns) {
   bool found = false;
   for (size_t i = 0; i < merge->n; i++) {
     const rctx *parent = merge->links[i].rctx__parent;
     int64_t its_ns;
-    bool has = rctx__deadline_of(parent, merges, &its_ns) && rctx__same_clock(parent->manager, manager);
+    bool has = rctx__deadline_of(parent, looks, &its_ns) && rctx__same_clock(parent->manager, manager);
     if (!has && merge->all) return false;
     if (!has || (found && merge->all == (its_ns <= *deadline_ns))) continue;
     *deadline_ns = its_ns;
@@ -138,10 +138,10 @@ static bool shown_deadline(const struct rctx__merge *merge, const rctx_manager *
   return found;
 }
 
-int64_t rctx__merge_deadline(const rctx *ctx, unsigned merges) {
+int64_t rctx__merge_deadline(const rctx *ctx, unsigned *looks) {
   int64_t deadline_ns;
-  return shown_deadline(rctx__value_own(ctx, &rctx__merge_key), ctx->manager, merges, &deadline_ns) ? deadline_ns
-                                                                                                    : INT64_MAX;
+  return shown_deadline(rctx__value_own(ctx, &rctx__merge_key), ctx->manager, looks, &deadline_ns) ? deadline_ns
+                                                                                                   : INT64_MAX;
 }
 
 static struct rctx__merge *merge_new(rctx_manager *manager, size_t n, size_t own_links) {
@@ -187,7 +187,8 @@ static rctx *make(struct rctx_merge_link *links, const rctx *const *parents, siz
     if (!rctx__is_static(parents[i])) rctx__ref(rctx__mutable(parents[i]));
   }
   struct rctx__merged_spec spec = {.merge = merge, .values_from = parents[0]};
-  spec.has_deadline = shown_deadline(merge, manager, 0, &spec.deadline_ns);
+  unsigned looks = 0;
+  spec.has_deadline = shown_deadline(merge, manager, &looks, &spec.deadline_ns);
   spec.climb = all; /* it may end before the latest has passed */
   for (size_t i = 0; i < n; i++) spec.climb |= (parents[i]->own & CLIMB) != 0;
   merge->ctx = rctx__derive_merged(all ? &manager->root : parents[0], &spec);

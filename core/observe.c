@@ -192,6 +192,7 @@ static bool enter_one(rctx *node, uint32_t state, struct rctx__visitor *self) {
 static bool copy_child(rctx *child, struct rctx__visitor *self) {
   struct snapshot *shot = snapshot_of(self);
   struct record *parent = &shot->records[shot->level];
+  if (child->kind == NODE_DYING) return false; /* its cause, values and merge may be gone */
   if (copy_context(shot, child, shot->level, parent->depth + 1)) {
     parent->children++;
     return true;

@@ -84,9 +84,9 @@ static size_t arrive(rctx_test_clock *clock, int64_t at_ns) {
   return events;
 }
 
-/* To the next event or turn of a wheel, and adds what it was. False: there is none up to until_ns. */
+/* To the next event, and adds what it was. False: there is none up to until_ns. */
 static bool turn(rctx_test_clock *clock, int64_t until_ns, size_t *events) {
-  int64_t next_ns = rctx_next(clock->manager, now_of(clock));
+  int64_t next_ns = rctx__timers_first(clock->manager);
   pthread_mutex_lock(&clock->lock);
   int64_t wakeup_ns = first_wakeup(clock);
   pthread_mutex_unlock(&clock->lock);
@@ -230,7 +230,10 @@ int64_t rctx_test_clock_now(const struct rctx_test_clock *clock) {
 
 void rctx_test_clock_set(rctx_test_clock *clock, int64_t now_ns) {
   if (misused(clock == NULL, NEED_CLOCK)) return;
+  pthread_mutex_lock(&clock->moving);
+  rctx__timers_rewind(clock->manager, now_ns);
   store_release(&clock->now_ns, now_ns); /* partner: now_of() */
+  pthread_mutex_unlock(&clock->moving);
 }
 
 size_t rctx_test_clock_advance(rctx_test_clock *clock, int64_t ns) {

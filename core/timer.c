@@ -65,10 +65,38 @@ static int64_t first_event(struct rctx__timers *timers, bool going_to_sleep) {
   return until;
 }
 
+static uint64_t tick_due(struct rctx__wheel_entry *entry, const void *timers) {
+  int64_t deadline_ns = rctx__own_deadline(node_of(entry));
+  return deadline_ns == INT64_MAX ? WHEEL_NEVER : deadline_tick(timers, deadline_ns);
+}
+
+int64_t rctx__timers_first(struct rctx_manager *manager) {
+  struct rctx__timers *timers = &manager->timers;
+  struct rctx__shard *shards = load_acquire(&timers->shards); /* partner: shards_make() */
+  uint64_t first = WHEEL_NEVER;
+  for (unsigned i = 0; shards && i < timers->shard_count; i++) {
+    rctx__take(&shards[i].lock);
+    uint64_t next = rctx__wheel_first(&shards[i].wheel, tick_due, timers);
+    rctx__unlock(&shards[i].lock);
+    if (next < first) first = next;
+  }
+  return first == WHEEL_NEVER ? RCTX__NEVER : tick_ns(timers, first);
+}
+
+void rctx__timers_rewind(struct rctx_manager *manager, int64_t now_ns) {
+  struct rctx__timers *timers = &manager->timers;
+  struct rctx__shard *shards = load_acquire(&timers->shards); /* partner: shards_make() */
+  for (unsigned i = 0; shards && i < timers->shard_count; i++) {
+    rctx__take(&shards[i].lock);
+    rctx__wheel_rewind(&shards[i].wheel, clock_tick(timers, now_ns));
+    rctx__unlock(&shards[i].lock);
+  }
+}
+
 /* A deadline that was moved later while its timer stood where it was: put the timer there. */
 static bool put_off_locked(const struct rctx__timers *timers, struct rctx__shard *shard, struct rctx *node,
                            uint64_t to) {
-  uint64_t tick = deadline_tick(timers, load_relaxed(&node->deadline_ns)); /* a touch that comes later is too late */
+  uint64_t tick = deadline_tick(timers, rctx__own_deadline(node)); /* a touch that comes later is too late */
   if (tick <= to) return false;
   node->timer.tick = tick;
   rctx__wheel_add(&shard->wheel, &node->timer);
@@ -231,8 +259,10 @@ bool rctx__timer_move(struct rctx *node, int64_t deadline_ns) {
   rctx__take(&shard->lock);
   bool armed = load_relaxed(&node->timer_state) == TIMER_ARMED && tick > shard->wheel.now; /* under its lock */
   if (armed) {
-    store_relaxed(&node->deadline_ns, deadline_ns); /* read under this lock when the timer fires */
-    if (tick < node->timer.tick) {                  /* later ones are put off when it fires */
+    store_relaxed(&node->deadline_ns, deadline_ns);            /* read under this lock when the timer fires */
+    struct rctx__ext *ext = load_acquire(&node->ext);          /* partner: rctx__ext_get() */
+    if (ext) store_release(&ext->touched_until_ns, INT64_MIN); /* after the deadline; partner: rctx__own_deadline() */
+    if (tick < node->timer.tick) {                             /* later ones are put off when it fires */
       rctx__wheel_remove(&shard->wheel, &node->timer);
       node->timer.tick = tick;
       rctx__wheel_add(&shard->wheel, &node->timer);

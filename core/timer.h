@@ -66,6 +66,10 @@ static inline bool rctx__timer_disarm(struct rctx *node) {
   return likely(load_acquire(&node->timer_state) == TIMER_NONE) || rctx__timer_disarm_slow(node);
 }
 
+/** For the virtual clock: when the first armed deadline comes, exactly; RCTX__NEVER: none will. And: time was set back. */
+int64_t rctx__timers_first(struct rctx_manager *manager);
+void rctx__timers_rewind(struct rctx_manager *manager, int64_t now_ns);
+
 size_t rctx__timers_armed(const struct rctx_manager *manager);
 /** In the child of a fork: the thread is gone; start it again if something is armed. */
 void rctx__timers_after_fork(struct rctx_manager *manager);

@@ -45,7 +45,7 @@
 
 #include <string.h>
 
-enum { CONTENDED_ENOUGH = 8, STRIPES_MIN = 8, STRIPES_MAX = 64 };
+enum { CONTENDED_ENOUGH = 8, SWEPT = UINT8_MAX, STRIPES_MIN = 8, STRIPES_MAX = 64 };
 
 /* ---- the word ---------------------------------------------------------------------------------------------------- */
 
@@ -296,11 +296,20 @@ static inline rctx *sibling_after(const rctx *parent, const rctx *child) {
   return likely(next != NULL) ? next : first_from(parent, child->stripe + 1U);
 }
 
+/* Below deadlines that move: whether its own is no later than the one that has passed. */
+static COLD bool its_own_has_passed(const rctx *child) {
+  const rctx *from = child->parent;
+  while ((load_relaxed(&rctx__mutable(from)->state) & STATE_ORIGIN) == ORIGIN_PARENT) from = from->parent;
+  return (load_relaxed(&rctx__mutable(from)->state) & STATE_ORIGIN) == ORIGIN_OWN &&
+         rctx__own_deadline(child) <= rctx__own_deadline(from);
+}
+
 /* How a walk ends a child. */
 static inline uint32_t how_below(uint32_t parent_state, const rctx *parent, const rctx *child) {
   uint32_t how = inherited(parent_state, parent, child);
   /* Its own deadline is no later than the parent's, which has passed: that is what ends it, with its own cause. */
-  if (unlikely(how & STATE_TIMED_OUT) && (child->own & (OWN_DEADLINE | CLIMB)) == OWN_DEADLINE)
+  if (unlikely(how & STATE_TIMED_OUT) && (child->own & OWN_DEADLINE) &&
+      (!(child->own & CLIMB) || its_own_has_passed(child)))
     how = child->deadline_code | ORIGIN_OWN | STATE_TIMED_OUT;
   return how;
 }
@@ -397,6 +406,7 @@ bool rctx__sweep_begin(rctx *node, uint32_t how, const struct rctx_cause *cause,
   }
   store_relaxed(&node->cause, cause); /* published by the mark */
   bool children = s & STATE_CHILDREN;
+  store_relaxed(&node->contended, (uint8_t)SWEPT);                              /* published by the mark */
   rctx__state_unlock(node, s | how | (children ? STATE_WALKER : STATE_WALKED)); /* the mark */
   rctx__timer_disarm(node);
   if (children) {
@@ -408,6 +418,11 @@ bool rctx__sweep_begin(rctx *node, uint32_t how, const struct rctx_cause *cause,
   if (s & STATE_NOTIFY) pin_for_notice(node, &walk);
   if (walk.first) notify(&walk);
   return true;
+}
+
+bool rctx__is_swept(const rctx *ctx) {
+  while ((load_acquire(&rctx__mutable(ctx)->state) & STATE_ORIGIN) == ORIGIN_PARENT) ctx = ctx->parent; /* as below */
+  return load_relaxed(&rctx__mutable(ctx)->contended) == SWEPT; /* partner of the acquire: the mark */
 }
 
 /* A reference taken from a list holds only where nobody gives the last one up the short way (rctx__give_up()): on what is or was
@@ -610,10 +625,41 @@ static inline bool remove_node(rctx *node, bool plain) {
   return parent_too;
 }
 
+/* Nothing of its own to let go but memory: the usual case. Nobody else has the node. */
+static inline bool plain(rctx *node) {
+  return !(node->own & OWN_DESTROYERS) && load_relaxed(&node->ext) == NULL &&
+         ((load_relaxed(&node->state) & STATE_ORIGIN) != ORIGIN_LOCAL || load_relaxed(&node->cause)->destroy == NULL);
+}
+
+/* A visit may look into what its release frees: a merge, a cause. Values say themselves that they have a destructor. */
+static bool is_looked_into(rctx *node) {
+  bool own_cause = (load_relaxed(&node->state) & STATE_ORIGIN) == ORIGIN_LOCAL; /* nobody else has it */
+  return (node->own & OWN_MERGE) || (own_cause && load_relaxed(&node->cause)->destroy) ||
+         (node->own & (OWN_DEADLINE | OWN_DESTROYERS)) == (OWN_DEADLINE | OWN_DESTROYERS);
+}
+
+/* What its destructors free is not to be looked at any more: who visits the list of its parent passes it over from here on. */
+static void hide(rctx *node) {
+  rctx *parent = node->parent;
+  unsigned count = 0;
+  if (rctx__is_static(parent)) return; /* is in no list */
+  if (node->stripe != 0) {
+    struct rctx__stripe *stripe = &stripes_of(parent, &count)[node->stripe - 1];
+    rctx__take(&stripe->lock);
+    node->kind = NODE_DYING;
+    rctx__unlock(&stripe->lock);
+  } else {
+    uint32_t s = rctx__state_lock(parent);
+    node->kind = NODE_DYING;
+    rctx__state_unlock(parent, s);
+  }
+}
+
 static COLD void release_slow(rctx *node) {
   rctx *todo = NULL; /* contexts held through values_from whose last reference we gave up, through link */
   for (;;) {
     rctx__timer_disarm(node); /* a parent whose last child has left */
+    if (is_looked_into(node)) hide(node);
     rctx__values_bury(node, &todo);
     let_cause_go(node);
     struct rctx__ext *ext = load_relaxed(&node->ext); /* as rctx__node_free() */
@@ -630,12 +676,6 @@ static COLD void release_slow(rctx *node) {
       return;
     }
   }
-}
-
-/* Nothing of its own to let go but memory: the usual case. Nobody else has the node. */
-static inline bool plain(rctx *node) {
-  return !(node->own & OWN_DESTROYERS) && load_relaxed(&node->ext) == NULL &&
-         ((load_relaxed(&node->state) & STATE_ORIGIN) != ORIGIN_LOCAL || load_relaxed(&node->cause)->destroy == NULL);
 }
 
 void rctx__release(rctx *node) {

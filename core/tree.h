@@ -33,7 +33,15 @@
 #define STATE_WALKER UINT32_C(0x01000000)       /* count of walks inside its child lists: the top 8 bits */
 #define STATE_WALKERS UINT32_C(0xff000000)
 
-enum rctx__node_kind { NODE_ROOT = 1, NODE_CANCEL, NODE_VALUE, NODE_DETACHED, NODE_STATIC_ERROR, NODE_DEAD };
+enum rctx__node_kind {
+  NODE_ROOT = 1,
+  NODE_CANCEL,
+  NODE_VALUE,
+  NODE_DETACHED,
+  NODE_STATIC_ERROR,
+  NODE_DYING,
+  NODE_DEAD
+};
 
 /* node->own: what is this node's own rather than inherited. Const once the node is linked. */
 enum {
@@ -70,7 +78,7 @@ struct rctx {
   uint8_t stripe;                  /* parent's list lock, written once: 0 inline list, n: stripe n - 1 */
   uint8_t timer_shard;             /* const while armed */
   _Atomic uint8_t timer_state;     /* written under the shard's lock; a stale ARMED or NONE is re-read there */
-  _Atomic uint8_t contended;       /* stats: how often its inline list was found locked */
+  _Atomic uint8_t contended;       /* stats: how often its inline list was found locked; once ended: swept (tree.c) */
   uint16_t deadline_code;          /* const: positive errno its own deadline ends it with */
 
   _Atomic(const struct rctx_cause *) cause; /* state lock, written once; published by a mark with ORIGIN_LOCAL */
@@ -102,11 +110,22 @@ struct rctx__ext {
   struct rctx__fd done;                   /* published by STATE_FD */
   struct rctx__page *newest;              /* owner: one thread at a time (rctx_alloc) */
   size_t first_used;                      /* owner: bytes cut from the first page */
-  int64_t idle_ns;                        /* const: of rctx_with_idle() */
+  _Atomic int64_t idle_ns;                /* const once not 0: of rctx_with_idle() */
+  _Atomic int64_t touched_until_ns;       /* atomic: with idle_ns: its deadline is no earlier than this */
   struct rctx__record *record;            /* owner, before the handle is given away: leaks.c; NULL as a rule */
 };
 
 static inline uint32_t rctx__done(uint32_t state) { return state & STATE_ERR; }
+/* A node's own deadline at this moment. One that is idle's is the later of two words: who moves it writes the deadline and then takes the
+ * touch back; who touches it writes the touch only. So a touch and a move at once can not undo one another. */
+static inline int64_t rctx__own_deadline(const rctx *ctx) {
+  struct rctx__ext *ext =
+      (ctx->own & OWN_MOVABLE) ? load_acquire(&((rctx *)(uintptr_t)ctx)->ext) : NULL; /* partner: rctx__ext_get() */
+  bool idle = ext && load_acquire(&ext->idle_ns) != 0;                                /* partner: rctx_with_idle() */
+  int64_t until_ns = idle ? load_acquire(&ext->touched_until_ns) : INT64_MIN;         /* partner: rctx__timer_move() */
+  int64_t deadline_ns = load_relaxed(&((rctx *)(uintptr_t)ctx)->deadline_ns);         /* a time of this moment */
+  return until_ns > deadline_ns ? until_ns : deadline_ns;
+}
 static inline bool rctx__is_root(const rctx *ctx) { return ctx->kind == NODE_ROOT; }
 static inline bool rctx__is_static(const rctx *ctx) { return ctx->kind == NODE_ROOT || ctx->kind == NODE_STATIC_ERROR; }
 static inline rctx *rctx__mutable(const rctx *ctx) {
@@ -164,11 +183,11 @@ struct rctx__merged_spec {
   int64_t deadline_ns;
   bool climb; /* a parent's may be moved, or it may end before what it shows: those below keep timers of their own */
 };
-/** context.c: false: it has no deadline, and never will. *deadline_ns may be INT64_MAX: none at the moment. merges: through how many
- *  merges to look for deadlines that move; those behind are not shown. */
-bool rctx__deadline_of(const rctx *ctx, unsigned merges, int64_t *deadline_ns);
+/** context.c: false: it has no deadline, and never will. *deadline_ns may be INT64_MAX: none at the moment. looks: at how many
+ *  merges with deadlines that move it may still look; those behind are not shown. */
+bool rctx__deadline_of(const rctx *ctx, unsigned *looks, int64_t *deadline_ns);
 /** merge.c: what its parents' deadlines make of a merge's now. */
-int64_t rctx__merge_deadline(const rctx *ctx, unsigned merges);
+int64_t rctx__merge_deadline(const rctx *ctx, unsigned *looks);
 /** context.c: a context that carries a merge. NULL: no memory; then nothing has been taken. */
 rctx *rctx__derive_merged(const rctx *parent, const struct rctx__merged_spec *spec);
 /** merge.c: the cause that stands for "see the winner", and the winner. */
@@ -186,6 +205,8 @@ bool rctx__cancel(rctx *node, uint32_t how, const struct rctx_cause *cause);
  *  more. */
 bool rctx__sweep_begin(rctx *node, uint32_t how, const struct rctx_cause *cause, struct rctx_sweep *sweep);
 bool rctx__sweep_step(struct rctx_sweep *sweep, size_t budget);
+/** Whether an ended context is part of a cancel in slices: then what is below is left to the steps. */
+bool rctx__is_swept(const rctx *ctx);
 
 /** Take a reference only if there is still one. */
 bool rctx__pin(rctx *node);

@@ -59,6 +59,43 @@ uint64_t rctx__wheel_next(const struct rctx__wheel *wheel) {
   return next_event(wheel, &level, &slot);
 }
 
+uint64_t rctx__wheel_first(const struct rctx__wheel *wheel,
+                           uint64_t (*due)(struct rctx__wheel_entry *entry, const void *arg), const void *arg) {
+  uint64_t first = WHEEL_NEVER;
+  for (unsigned l = 0; l < WHEEL_LEVELS; l++) {
+    for (unsigned s = 0; wheel->occupied[l] >> s; s++) {
+      unsigned shift = WHEEL_BITS * l;
+      uint64_t begin = (wheel->now >> (shift + WHEEL_BITS) << (shift + WHEEL_BITS)) | ((uint64_t)s << shift);
+      if (begin >= first) break;
+      for (struct rctx__wheel_entry *entry = wheel->slots[l][s]; entry; entry = entry->next) {
+        uint64_t tick = due(entry, arg);
+        if (tick < first) first = tick;
+      }
+      if (s == WHEEL_SLOTS - 1) break;
+    }
+  }
+  return first;
+}
+
+void rctx__wheel_rewind(struct rctx__wheel *wheel, uint64_t to) {
+  struct rctx__wheel_entry *all = NULL;
+  if (to >= wheel->now) return;
+  for (unsigned l = 0; l < WHEEL_LEVELS; l++) {
+    for (unsigned s = 0; s < WHEEL_SLOTS; s++) {
+      for (struct rctx__wheel_entry *entry; (entry = wheel->slots[l][s]) != NULL;) {
+        unlink_entry(wheel, entry);
+        entry->next = all;
+        all = entry;
+      }
+    }
+  }
+  wheel->now = to;
+  for (struct rctx__wheel_entry *entry; (entry = all) != NULL;) {
+    all = entry->next;
+    rctx__wheel_add(wheel, entry);
+  }
+}
+
 struct rctx__wheel_entry *rctx__wheel_advance(struct rctx__wheel *wheel, uint64_t to, size_t *work) {
   while (*work > 0) {
     unsigned level = 0, slot = 0;

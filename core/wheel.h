@@ -43,6 +43,14 @@ void rctx__wheel_remove(struct rctx__wheel *wheel, struct rctx__wheel_entry *ent
 /** The tick at which rctx__wheel_advance() has work: never later than the first entry's. WHEEL_NEVER if empty. */
 uint64_t rctx__wheel_next(const struct rctx__wheel *wheel);
 
+/** The earliest of what `due` says of the entries; never less than their ticks. WHEEL_NEVER if empty. Looks at all entries of
+ *  the slots that begin before it: for tests. */
+uint64_t rctx__wheel_first(const struct rctx__wheel *wheel,
+                           uint64_t (*due)(struct rctx__wheel_entry *entry, const void *arg), const void *arg);
+
+/** Turn back to an earlier tick. */
+void rctx__wheel_rewind(struct rctx__wheel *wheel, uint64_t to);
+
 /**
  * Turn to tick `to` (an earlier one than now: nothing) and give back one due entry, taken out; NULL when there is none
  * left. *work is lowered by one for each entry touched (cascaded or returned); at zero it stops early with NULL and the

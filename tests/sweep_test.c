@@ -229,9 +229,12 @@ Test(sweep, another_cancel_marks_all_at_once__CTX_1) {
       cr_assert(!rctx_cancel_cause(above, &other));
     }
     cr_assert(is(kept, &cause));
-    for (int i = 1; i < tree.n; i++) cr_assert(is(tree.nodes[i], &cause), "node %d", i);
+    bool by_steps = who == 1 && rctx_err(tree.nodes[tree.n - 1]) == 0; // the handle's end leaves them to the steps
+    cr_assert_eq(by_steps, who == 1);
+    for (int i = 1; i < tree.n && !by_steps; i++) cr_assert(is(tree.nodes[i], &cause), "node %d", i);
     while (rctx_cancel_step(&sweep, 5)) {
     }
+    for (int i = 1; i < tree.n; i++) cr_assert(is(tree.nodes[i], &cause), "node %d", i);
     rctx_unref(kept);
     if (who == 1) tree.nodes[0] = tree.nodes[--tree.n];
     tree_end(&tree);

@@ -373,6 +373,7 @@ unsigned rctx_baggage_forward(struct rctx_baggage *out, const struct rctx_header
   while (rctx_baggage_next(&reader, &member)) {
     if (ours.length == 0 || !has_key(ours, member.key)) append(out, &member, false);
   }
+  if (reader.cut) out->dropped++; /* what is behind the limits is not read, hence not counted */
   return out->dropped - before;
 }
 

@@ -203,7 +203,8 @@ RCTX_API rctx *rctx_with_idle(const rctx *parent, int64_t idle_ns) RCTX_NONNULL(
 /** rctx_touch_at - progress was made at now_ns: it ends no earlier than idle_ns after that. One load and one store; an earlier time
  *  than one that is there already is not stored. The timer stays where it is and looks again when it fires. rctx_touch() reads
  *  the clock. On an ended context, or one that is not rctx_with_idle()'s, nothing.
- *  Threads: any. Races: of touches that overlap one counts, whichever; with expiry: either counts, rctx_err() tells. */
+ *  Threads: any. Races: of touches that overlap one counts, whichever; with rctx_move_deadline(): what that promises holds; with
+ *  expiry: either counts, rctx_err() tells. */
 RCTX_API void rctx_touch_at(rctx *ctx, int64_t now_ns) RCTX_NONNULL(1);
 RCTX_API void rctx_touch(rctx *ctx) RCTX_NONNULL(1);
 
@@ -261,8 +262,9 @@ struct rctx_sweep {
  *     while (rctx_cancel_step(&sweep, 256)) serve_others();
  *
  * @cause: as in rctx_cancel_cause(). @sweep: in use until a step has returned false; it is to be driven there, one thread at a
- *         time, else what it stands on is never freed. Ending the handle meanwhile is legal. Another cancel or an ancestor's end
- *         marks all at once; the steps then find nothing to do.
+ *         time, else what it stands on is never freed; at most 200 that have begun in one another at a time. Ending handles of it
+ *         and below meanwhile is legal, also in its callbacks, and leaves what is below to the steps; so does registering a
+ *         callback. Another cancel or an ancestor's end marks all at once; the steps then find nothing to do.
  * Returns: begin: true if this call ended @ctx; else there is nothing to step, and what is below may not be marked yet: whoever
  *          ended @ctx is at it. step: true while there is more.
  * Cost:    as rctx_cancel(), and a few instructions for each slice; no allocation.
@@ -278,7 +280,7 @@ RCTX_API bool rctx_cancel_step(struct rctx_sweep *sweep, size_t max) RCTX_NONNUL
  * In a checked build a second end of the same handle prints a message and aborts.
  * Blocks:  as rctx_cancel(). One end in some hundred that race with a cancel above them waits for a grace period of liburcu-bp
  *          (about 1 us, or as long as the longest read section of a host that uses liburcu-bp itself).
- * Otherwise as rctx_cancel(). Cost of a leaf nobody watches: one atomic read-modify-write; nothing is marked.
+ * Otherwise as rctx_cancel(), but for what a cancel in slices is at: see there. Cost of a leaf nobody watches: one atomic read-modify-write; nothing is marked.
  */
 #define rctx_end(ctx) rctx_end_cause((ctx), RCTX_CAUSE(-ECANCELED, RCTX_ORIGIN_END, "context ended"))
 

@@ -38,12 +38,12 @@ struct rctx_merge_link {
  *           the first one's. @n: at least 1.
  *
  * Its deadline is the earliest of the parents' (those on another clock do not count, but their expiry arrives), also after one
- * was moved; of merges of merges more than four deep, deadlines that can move are not shown. When a parent
+ * was moved; of merges of merges, deadlines that can move are looked up at 64 of them at most. When a parent
  * has ended already it is born ended, with that parent's error and cause: the first one in the array.
  * Returns: the owner's handle, to be ended once with rctx_end() (rctx_drop() would leave it linked until a parent ends). Ended
  *          already: with -ENOMEM, or -EINVAL for no parents or a NULL among them.
  * Threads: any. Races: with the parents' ends: reached by them or born ended. [MERGE-1]
- * Cost:    a node, a block of 512 bytes for up to 2 parents or one allocation for more, and a registration for each parent.
+ * Cost:    a node and two blocks of 512 bytes for up to 2 parents, one of them an allocation for more; a registration for each parent.
  */
 RCTX_API rctx *rctx_merge_any(const rctx *const *parents, size_t n) RCTX_NONNULL(1) RCTX_DERIVES;
 
@@ -57,7 +57,7 @@ RCTX_API rctx *rctx_merge_any(const rctx *const *parents, size_t n) RCTX_NONNULL
 RCTX_API rctx *rctx_merge_all(const rctx *const *parents, size_t n) RCTX_NONNULL(1) RCTX_DERIVES;
 
 /** rctx_merge_*_in - the same in the caller's storage: n links, valid until the merge is gone (a value's destructor tells
- *  when: rctx_derive() below it, or rctx_quiesce()). Nothing is allocated for more than the node and one cached block. */
+ *  when: rctx_derive() below it, or rctx_quiesce()). Nothing is allocated but the node and two cached blocks. */
 RCTX_API rctx *rctx_merge_any_in(struct rctx_merge_link *links, const rctx *const *parents, size_t n)
     RCTX_NONNULL(1, 2) RCTX_DERIVES;
 RCTX_API rctx *rctx_merge_all_in(struct rctx_merge_link *links, const rctx *const *parents, size_t n)

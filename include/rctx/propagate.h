@@ -184,7 +184,7 @@ enum rctx_otherwise {
  *  without. */
 struct rctx_budget_policy {
   int64_t max_ns;              /* a longer time, default_ns too, is cut to this; 0 or less: no maximum */
-  int64_t min_ns;              /* a received time that is shorter is not worth beginning: -ETIMEDOUT; 0: none */
+  int64_t min_ns;              /* with less of a received time left it is not worth beginning: -ETIMEDOUT; 0: none */
   int64_t default_ns;          /* for RCTX_OTHERWISE_DEFAULT; 0 or less: ended at once */
   enum rctx_otherwise absent;  /* no header that counts was there */
   enum rctx_otherwise invalid; /* there was one at least, but none that is valid */
@@ -213,7 +213,8 @@ struct rctx_received {
  * @parent:     borrowed; below it the request's context is going to be derived.
  * @arrival_ns: when the request's first byte was read, on the clock of @parent: time spent in queues of our own counts.
  * @policy:     NULL: all zero.
- * Returns: 0: go on, with received->deadline_ns; -ETIMEDOUT: less than min_ns is left, do not begin; -ENOENT, -EINVAL:
+ * Returns: 0: go on, with received->deadline_ns; -ETIMEDOUT: less than min_ns is left, by what was received or, now, by received->
+ *          deadline_ns: do not begin; -ENOENT, -EINVAL:
  *          RCTX_OTHERWISE_REJECT for an absent or an invalid header; -EINVAL also for a NULL argument.
  * Order:   [WIRE-3]. Cost: one pass over the headers.
  */
@@ -396,7 +397,7 @@ RCTX_API int rctx_baggage_copy(struct rctx_baggage *out, const struct rctx_bagga
 
 /** rctx_baggage_forward - append all received members, in order; of those whose key was in @out before the call none:
  *  what we say ourselves replaces what was received. Returns how many were left out for want of space or over the
- *  limits. */
+ *  limits; what came behind a limit of reading counts as one. */
 RCTX_API unsigned rctx_baggage_forward(struct rctx_baggage *out, const struct rctx_headers *headers) RCTX_NONNULL(1, 2);
 
 /**
