@@ -1,13 +1,14 @@
 /*
  * rctx-instructions CASE OPERATIONS: warms a case, then runs so many of its operations once, inside bench_measured(), for
  * valgrind --tool=callgrind --toggle-collect=bench_measured to count. --list names the cases that can be counted, with the
- * number of operations to ask for. Times nothing. bench/instructions.py does the rest.
+ * number of operations to ask for; --compiler what made this program. Times nothing. bench/instructions.py does the rest.
  */
 #include "harness.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/utsname.h>
 
 /* More than this takes callgrind minutes. */
 enum { LARGEST_BATCH = 100000, OPERATIONS = 2000 };
@@ -26,14 +27,31 @@ static void list(void) {
   }
 }
 
+/* Another compiler or processor needs other instructions: a table is only good for its own. */
+static void print_compiler(void) {
+#if defined(__clang__)
+  const char *name = "clang";
+  int major = __clang_major__, minor = __clang_minor__;
+#else
+  const char *name = "gcc";
+  int major = __GNUC__, minor = __GNUC_MINOR__;
+#endif
+  struct utsname system;
+  printf("%s %d.%d for %s\n", name, major, minor, uname(&system) == 0 ? system.machine : "an unknown machine");
+}
+
 static int usage(void) {
-  fputs("usage: rctx-instructions --list | CASE OPERATIONS\n", stderr);
+  fputs("usage: rctx-instructions --list | --compiler | CASE OPERATIONS\n", stderr);
   return 2;
 }
 
 int main(int argc, char **argv) {
   if (argc == 2 && strcmp(argv[1], "--list") == 0) {
     list();
+    return 0;
+  }
+  if (argc == 2 && strcmp(argv[1], "--compiler") == 0) {
+    print_compiler();
     return 0;
   }
   if (argc != 3) {
