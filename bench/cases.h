@@ -83,6 +83,7 @@ extern const struct bench_case bench_notify_cases[];
 extern const struct bench_case bench_timer_cases[];
 extern const struct bench_case bench_request_cases[];
 extern const struct bench_case bench_group_cases[];
+extern const struct bench_case bench_handoff_cases[];
 
 /* resident.c: bytes_per_live_ctx_cancel and _timeout, of whatever bench_program.resident makes. */
 extern const struct bench_case bench_resident_cancel_cases[];

@@ -37,6 +37,7 @@ static const struct bench_case *const tables[] = {
     bench_notify_cases,
     bench_timer_cases,
     bench_request_cases,
+    bench_handoff_cases,
     bench_resident_cancel_cases,
     bench_resident_timeout_cases,
     bench_group_cases,

@@ -16,6 +16,7 @@ import tempfile
 COUNTS = {
     "loop_cancel_10000": {"eventfd_writes": 1, "callbacks": 10000},
     "expire_100k": {"early": 0},
+    "thread_churn": {"rctx_bytes_grown": 0},
 }
 PAIR_CALLS_MAX = 8
 
