@@ -11,7 +11,7 @@
  *   session    eight contexts below it, some with deadlines and values; cancelled from above as one
  *   layered    a chain of values, as middleware makes it
  *
- * The load: full from the start (the first fifth is warm-up), a 32nd of it for the last 15 % of the requests, then nothing. A
+ * The load: full from the start (the first fifth is warm-up), a 32nd of it for the last 30 % of the requests, then nothing. A
  * housekeeper, as a server has one, calls rctx_trim() with each sample.
  */
 #include <errno.h>
@@ -26,7 +26,16 @@
 #define MILLISECOND INT64_C(1000000)
 #define SECOND (1000 * MILLISECOND)
 
-enum { THREADS = 2, BELOW = 8, HANDOFFS = 256, SAMPLES = 400, LOW_SHARE = 32, WARM_PERCENT = 20, LOW_PERCENT = 85 };
+enum {
+  THREADS = 2,
+  BELOW = 8,
+  HANDOFFS = 256,
+  SAMPLES = 400,
+  LOW_SHARE = 32,
+  WARM_PERCENT = 20,
+  LOW_PERCENT = 70,
+  BLOCK = 250
+};
 
 /* What servers set: pages are given back within a second, not ten, and by a thread of jemalloc's own. */
 extern const char *malloc_conf;
@@ -46,7 +55,6 @@ struct request {
 struct worker {
   pthread_t thread;
   uint64_t random;
-  size_t requests; /* to be made */
   size_t live;
   struct request *slots;
   _Atomic size_t done; /* the sampler reads these */
@@ -55,6 +63,8 @@ struct worker {
 };
 
 static rctx *server;
+static size_t requests_all;
+static _Atomic size_t requests_begun; /* both threads take BLOCK at a time: the load falls for both at once */
 static _Atomic(struct request *) handed_over[HANDOFFS]; /* who puts one in takes the former one out, and ends it */
 
 static void *memory(size_t count, size_t size) {
@@ -178,24 +188,30 @@ static void end_somewhere(struct request *request, struct worker *worker) {
   }
 }
 
+static void end_slots(struct worker *worker, size_t from, size_t to) {
+  for (size_t i = from; i < to; i++) {
+    if (worker->slots[i].top) end_somewhere(&worker->slots[i], worker);
+  }
+}
+
 static void *work(void *self) {
   struct worker *worker = self;
-  size_t live = worker->live, low_from = worker->requests / 100 * LOW_PERCENT;
-  for (size_t i = 0; i < worker->requests; i++) {
-    if (i == low_from) {
-      size_t few = live / LOW_SHARE + 1;
-      while (live > few) {
-        if (worker->slots[--live].top) end_somewhere(&worker->slots[live], worker);
-      }
+  size_t live = worker->live, few = live / LOW_SHARE;
+  for (;;) {
+    size_t begun = atomic_fetch_add_explicit(&requests_begun, BLOCK, memory_order_relaxed);
+    if (begun >= requests_all) break;
+    if (live > few && begun >= requests_all / 100 * LOW_PERCENT) {
+      end_slots(worker, few, live);
+      live = few;
     }
-    struct request *slot = &worker->slots[below(worker, live)];
-    if (slot->top) end_somewhere(slot, worker);
-    make(slot, worker);
-    count(&worker->done, 1);
+    for (int i = 0; i < BLOCK; i++) {
+      struct request *slot = &worker->slots[below(worker, live)];
+      if (slot->top) end_somewhere(slot, worker);
+      make(slot, worker);
+    }
+    count(&worker->done, BLOCK);
   }
-  while (live-- > 0) {
-    if (worker->slots[live].top) end_somewhere(&worker->slots[live], worker);
-  }
+  end_slots(worker, 0, live);
   return NULL;
 }
 
@@ -231,15 +247,15 @@ static const char *phase_of(size_t percent) {
   return percent < WARM_PERCENT ? "warm-up" : percent < LOW_PERCENT ? "full" : "low";
 }
 
-static void watch(struct worker *workers, size_t requests, FILE *file, int64_t start_ns) {
+static void watch(struct worker *workers, FILE *file, int64_t start_ns) {
   const struct timespec pause = {.tv_nsec = MILLISECOND};
   size_t sampled = 0, told = 0;
-  for (size_t done = 0; done < requests;) {
+  for (size_t done = 0; done < requests_all;) {
     nanosleep(&pause, NULL);
     done = sum(workers, offsetof(struct worker, done));
-    if (done * SAMPLES / requests == sampled) continue;
-    sampled = done * SAMPLES / requests;
-    size_t percent = done * 100 / requests;
+    if (done * SAMPLES / requests_all == sampled) continue;
+    sampled = done * SAMPLES / requests_all;
+    size_t percent = done * 100 / requests_all;
     rctx_trim(rctx_manager_default());
     sample(file, phase_of(percent), done, start_ns);
     if (percent / 5 != told) {
@@ -250,12 +266,12 @@ static void watch(struct worker *workers, size_t requests, FILE *file, int64_t s
 }
 
 /* All is over: what is left after a moment for the allocator to give pages back. */
-static void settle(FILE *file, size_t requests, int64_t start_ns) {
+static void settle(FILE *file, int64_t start_ns) {
   const struct timespec pause = {.tv_nsec = 100 * MILLISECOND};
   rctx_quiesce(rctx_manager_default(), rctx_now() + 10 * SECOND);
   for (int i = 0; i < 25; i++) {
     rctx_trim(rctx_manager_default());
-    sample(file, "idle", requests, start_ns);
+    sample(file, "idle", requests_all, start_ns);
     nanosleep(&pause, NULL);
   }
 }
@@ -269,13 +285,13 @@ static void end_left_over(struct worker *worker) {
 }
 
 static void churn(size_t requests, size_t live, FILE *file) {
+  requests_all = requests / BLOCK * BLOCK;
   static struct worker workers[THREADS];
   server = rctx_with_cancel(rctx_background());
   rctx_end(rctx_with_timeout(server, SECOND)); /* the timer thread is no request's */
   int64_t start_ns = rctx_now();
   for (unsigned t = 0; t < THREADS; t++) {
     workers[t].random = 88172645463325252U + t;
-    workers[t].requests = requests / THREADS;
     workers[t].live = live;
     workers[t].slots = memory(live, sizeof *workers[t].slots);
   }
@@ -286,7 +302,7 @@ static void churn(size_t requests, size_t live, FILE *file) {
       exit(1);
     }
   }
-  watch(workers, requests / THREADS * THREADS, file, start_ns);
+  watch(workers, file, start_ns);
   for (unsigned t = 0; t < THREADS; t++) {
     pthread_join(workers[t].thread, NULL);
   }
@@ -298,7 +314,7 @@ static void churn(size_t requests, size_t live, FILE *file) {
   rctx_end(server);
   fprintf(file, "# %zu contexts, %zu requests timed out, %.1f s\n", sum(workers, offsetof(struct worker, contexts)),
           sum(workers, offsetof(struct worker, timed_out)), (double)took_ns / SECOND);
-  settle(file, requests, start_ns);
+  settle(file, start_ns);
 }
 
 int main(int argc, char **argv) {

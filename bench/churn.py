@@ -92,7 +92,7 @@ def draw(run, path):
                   font_family="sans-serif", label_font_size=13, legend_font_size=14, title_font_size=16)
     chart = pygal.XY(style=style, js=[], dots_size=0, width=1000, height=460, legend_at_bottom=True, truncate_legend=-1,
                      include_x_axis=True, show_x_guides=False, title="Memory over time (seconds), MB",
-                     x_title="seconds; the last 15 % of the requests at a 32nd of the load, then none", no_prefix=True)
+                     x_title="seconds; the last 30 % of the requests at a 32nd of the load, then none", no_prefix=True)
     for name, title in (("resident_bytes", "resident"), ("rctx_bytes", "held by rctx")):
         chart.add(title, [(sample["seconds"], round(sample[name] / MB, 3)) for _, sample in run.samples])
     chart.add("contexts alive x 128 bytes",

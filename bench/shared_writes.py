@@ -1,10 +1,11 @@
 #!/usr/bin/env python3
-"""Counts writes to cache lines that two threads write, by valgrind --tool=lackey: what can not scale shows without a third processor.
+"""Counts writes to cache lines that two threads write, by valgrind --tool=lackey: what can not scale shows on two processors.
 
     bench/shared_writes.py [--check] [--markdown] RCTX_SHARED_WRITES
 
 Two threads work under one parent. Prints, per step and per operation, how often each kind of cache line is written, and whether
-the other thread writes the same line in that group of steps (`shared`) or reads it (`read`). Once with a striped parent, which
+the other thread writes the same line in that group of steps (`shared`) or reads it (`read`). --markdown: the same as tables for
+docs/scaling.md, what is shared in bold, with the instructions that each step runs. Once with a striped parent, which
 a parent becomes whose lock is found taken, and once with a plain one.
 
 --check: exit code 1 unless no line is shared under the striped parent but for those that MAY_SHARE names, and some are under the
@@ -27,6 +28,18 @@ MAY_SHARE = {
 }
 
 
+def without_instructions(trace):
+    """The accesses, and between them as numbers how many instructions were run."""
+    run = 0
+    for line in trace:
+        if line.startswith("I "):
+            run += 1
+        elif line.startswith((" S", " M", " L")):
+            yield run
+            yield line
+            run = 0
+
+
 class Trace:
     """What one run wrote and read between its markers."""
 
@@ -34,7 +47,7 @@ class Trace:
         with tempfile.TemporaryFile("w+") as out:
             process = subprocess.Popen(["valgrind", "--tool=lackey", "--trace-mem=yes", "--quiet", binary, mode], stdout=out,
                                        stderr=subprocess.PIPE, text=True)
-            accesses = [line for line in process.stderr if line.startswith((" S", " M", " L"))]
+            accesses = list(without_instructions(process.stderr))
             if process.wait() != 0:
                 sys.exit(f"shared_writes.py: {binary} {mode} fails under valgrind")
             out.seek(0)
@@ -58,9 +71,13 @@ class Trace:
         """writes[group, step, thread] and reads[...] count accesses by address."""
         self.writes = collections.defaultdict(collections.Counter)
         self.reads = collections.defaultdict(collections.Counter)
+        self.instructions = collections.Counter()
         low, high = min(self.markers), max(self.markers) + 8
-        now = None
+        now = None  # before the first marker, and between two
         for line in accesses:
+            if isinstance(line, int):
+                self.instructions[now] += line
+                continue
             kind, (address, size) = line[1], line[3:].split(",")
             address = int(address, 16)
             if low <= address < high:
@@ -108,8 +125,11 @@ class Trace:
             for (kind, sharing), count in sorted(most.items(), key=lambda item: (item[0][1] == "", -item[1])):
                 yield step, kind, sharing, count / self.count
 
-    def shared(self, group, how="shared"):
-        return sum(count for _, _, sharing, count in self.rows(group) if sharing == how)
+    def shared(self, group):
+        return sum(count for _, _, sharing, count in self.rows(group) if sharing == "shared")
+
+    def instructions_of(self, group, step):
+        return max(self.instructions[group, step, thread] for thread in (1, 2)) / self.count
 
 
 PRIVATE = ("a thread's stack and thread-locals", "the caller's own")
@@ -124,22 +144,26 @@ def print_text(title, trace):
         print(f"  {group:8} = {trace.shared(group):.2f} shared writes per operation")
 
 
-def print_markdown(plain, striped):
-    print("| group | step | line | writes | shared, plain parent | shared, striped parent |\n|---|---|---|---|---|---|")
-    for group in striped.groups():
-        tables = [{}, {}]
-        for table, trace in zip(tables, (plain, striped)):
-            for step, kind, sharing, count in trace.rows(group):
-                entry = table.setdefault((step, kind), [0, 0])
-                entry[0] += count
-                entry[1] += count if sharing == "shared" else 0
-        for key in dict.fromkeys([*tables[0], *tables[1]]):
-            if key[1] in PRIVATE:
-                continue
-            (_, plain_shared), (_, striped_shared) = (table.get(key, [0, 0]) for table in tables)
-            writes = [f"{table[key][0]:.2f}" for table in tables if key in table]
-            print(f"| {group} | {key[0]} | {key[1]} | {' / '.join(dict.fromkeys(writes))} | {plain_shared:.2f} "
-                  f"| {striped_shared:.2f} |")
+def cell(entry):
+    shared, own = entry
+    texts = [f"**{shared:.3g}**"] * (shared > 0) + [f"{own:.3g}"] * (own > 0)
+    return " + ".join(texts)
+
+
+def print_markdown(title, trace):
+    """Lines by steps; what is shared is bold. Steps that only prepare for others are left out."""
+    columns = [(group, step) for group in trace.groups() for step in trace.steps(group)
+               if group != "after" or step in ("register", "stop")]
+    table = collections.defaultdict(lambda: [0, 0])
+    for group in trace.groups():
+        for step, kind, sharing, count in trace.rows(group):
+            table[kind, group, step][sharing != "shared"] += count
+    kinds = dict.fromkeys(kind for kind, group, step in table if kind not in PRIVATE and (group, step) in columns)
+    print(f"| {title} | " + " | ".join(f"{group}: {step}" for group, step in columns) + " |")
+    print("|---|" + "---|" * len(columns))
+    for kind in kinds:
+        print(f"| {kind} | " + " | ".join(cell(table[kind, group, step]) for group, step in columns) + " |")
+    print("| *instructions* | " + " | ".join(f"{trace.instructions_of(group, step):.0f}" for group, step in columns) + " |\n")
 
 
 def faults(plain, striped):
@@ -168,7 +192,8 @@ def main():
         return 2
     plain, striped = Trace(binary, "plain"), Trace(binary, "striped")
     if "--markdown" in options:
-        print_markdown(plain, striped)
+        print_markdown("striped parent", striped)
+        print_markdown("plain parent", plain)
     else:
         print_text("plain parent", plain)
         print_text("striped parent", striped)
