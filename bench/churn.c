@@ -265,14 +265,18 @@ static void watch(struct worker *workers, FILE *file, int64_t start_ns) {
   }
 }
 
-/* All is over: what is left after a moment for the allocator to give pages back. */
+/* All is over: until the allocator has given back what it will, which it does bit by bit. */
 static void settle(FILE *file, int64_t start_ns) {
   const struct timespec pause = {.tv_nsec = 100 * MILLISECOND};
+  size_t last = 0;
   rctx_quiesce(rctx_manager_default(), rctx_now() + 10 * SECOND);
-  for (int i = 0; i < 25; i++) {
+  for (int n = 0, same = 0; n < 150 && same < 20; n++) {
     rctx_trim(rctx_manager_default());
     sample(file, "idle", requests_all, start_ns);
     nanosleep(&pause, NULL);
+    size_t now = resident_bytes();
+    same = now == last ? same + 1 : 0;
+    last = now;
   }
 }
 

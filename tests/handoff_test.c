@@ -10,11 +10,18 @@
 
 TestSuite(handoff, .init = watch, .fini = close_all, .timeout = 100);
 
-enum { CHUNK = 1 << 16 }; // what the library takes from its allocator at a time
+// What the library takes from its allocator at a time. As threads overlap or not, a chunk or two more may be in use, and the parent
+// may be striped meanwhile; what leaked in these tests would be dozens of chunks.
+enum { CHUNK = 1 << 16, SLACK = 4 * CHUNK };
 
 /* ---- one thread derives, the other ends -------------------------------------------------------------------------- */
 
-enum { RING = 256, ROUNDS = 8, PER_ROUND = 20000 };
+#ifdef RCTX_TEST_SHIM
+enum { PER_ROUND = 3000, VISITS = 30 }; // valgrind and ThreadSanitizer take their time
+#else
+enum { PER_ROUND = 20000, VISITS = 150 };
+#endif
+enum { RING = 256, ROUNDS = 8 };
 
 struct ring {
   rctx *server;
@@ -55,23 +62,23 @@ static void produce_or_consume(unsigned index, void *arg) {
   }
 }
 
-// What the consumer frees reaches the producer: 160,000 requests later no more memory has been taken than a ring of them needs.
+// What the consumer frees reaches the producer: rounds later no more memory has been taken than a ring of requests needs.
 Test(handoff, producer_takes_what_consumer_frees) {
   open_pool(0);
   struct ring ring = {.server = rctx_with_cancel(root())};
   threads_start(&ring.threads, 2, produce_or_consume, &ring);
   threads_join(&ring.threads);
   for (size_t round = 0; round < ROUNDS; round++)
-    cr_assert_leq(ring.bytes[round], ring.bytes[0] + 2 * CHUNK, "round %zu holds %zu bytes, the first %zu", round,
+    cr_assert_leq(ring.bytes[round], ring.bytes[0] + SLACK, "round %zu holds %zu bytes, the first %zu", round,
                   ring.bytes[round], ring.bytes[0]);
-  cr_assert_leq(ring.bytes[ROUNDS - 1], 6 * CHUNK);
+  cr_assert_leq(ring.bytes[ROUNDS - 1], 8 * CHUNK);
   cr_assert_eq(stats().contexts, 1);
   rctx_end(ring.server);
 }
 
 /* ---- threads that come and go ------------------------------------------------------------------------------------ */
 
-enum { AT_ONCE = 160, OUTLIVE = 8, VISITORS = 2, VISITS = 150 };
+enum { AT_ONCE = 160, OUTLIVE = 8, VISITORS = 2 };
 
 struct visits {
   rctx *server;
@@ -105,8 +112,7 @@ Test(handoff, threads_leave_their_caches_behind) {
     if (n == 0) first = bytes;
     if (bytes > most) most = bytes;
   }
-  cr_assert_leq(most, first + 2 * CHUNK, "%u threads later %zu bytes, %zu after the first", VISITS * VISITORS, most,
-                first);
+  cr_assert_leq(most, first + SLACK, "%u threads later %zu bytes, %zu after the first", VISITS * VISITORS, most, first);
   cr_assert_eq(stats().contexts, 1);
   cr_assert_eq(stats().timers, 0);
   rctx_end(visits.server);
