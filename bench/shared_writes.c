@@ -255,8 +255,12 @@ int main(int argc, char **argv) {
     fputs("usage: rctx-shared-writes striped|plain\n", stderr);
     return 2;
   }
-  server = rctx_with_cancel(rctx_background());
-  rctx_end(rctx_with_timeout(server, HOUR)); /* the timer thread and its wheels are there before */
+  /* No timer thread, which could wake up in somebody's turn. Its place in the protocol is taken as if it slept. */
+  rctx_manager *manager;
+  if (rctx_manager_create(&(struct rctx_manager_options){.drive = RCTX_DRIVE_EMBEDDER}, &manager) != 0) abort();
+  server = rctx_with_cancel(rctx_manager_background(manager));
+  rctx *first_due = rctx_with_timeout(rctx_manager_background(manager), HOUR / 2);
+  rctx_next(manager, rctx_now());
   if (strcmp(argv[1], "striped") == 0) make_striped();
   sem_init(&done, 0, 0);
   for (unsigned t = 0; t < THREADS; t++) {
@@ -272,6 +276,7 @@ int main(int argc, char **argv) {
     sem_post(&actors[t].go);
     pthread_join(actors[t].thread, NULL);
   }
+  rctx_end(first_due);
   rctx_end(server);
-  return 0;
+  return rctx_manager_destroy(manager) == 0 ? 0 : 1;
 }
