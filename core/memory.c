@@ -141,6 +141,7 @@ static COLD struct rctx__heap *heap_make(struct rctx_manager *manager) {
   rctx__registry_lock();
   rctx__manager_list_locked(manager);
   heap->cache_max = manager->memory.uncached ? 0 : CACHE_MAX;
+  heap->trims = load_relaxed(&manager->memory.trims); /* a hint */
   store_relaxed(&heap->contexts, 0);      /* as below */
   store_relaxed(&heap->manager, manager); /* written under this mutex */
   heap->next = manager->memory.heaps;
@@ -220,6 +221,20 @@ static struct rctx__free *pool_take(struct rctx_manager *manager, struct rctx__p
   }
 }
 
+/* Somebody trims, and wants what this thread has cached: at its next visit to the pools. True: its caches are empty now. */
+static bool gave_all(struct rctx__heap *heap, const struct rctx_manager *manager) {
+  uint32_t trims = load_relaxed(&manager->memory.trims); /* a hint */
+  if (likely(heap->trims == trims)) return false;
+  heap->trims = trims;
+  for (int c = 0; c < CLASSES; c++) cache_give_all(heap, (enum rctx__size_class)c);
+  return true;
+}
+
+void rctx__memory_give_back(struct rctx_manager *manager) {
+  struct rctx__heap *heap = heaps_here ? rctx__heap_get(manager) : NULL;
+  for (int c = 0; heap && c < CLASSES; c++) cache_give_all(heap, (enum rctx__size_class)c);
+}
+
 COLD void *rctx__object_alloc_slow(struct rctx_manager *manager, enum rctx__size_class size_class) {
   struct rctx__pool *pool = &manager->memory.pools[size_class];
   struct rctx__heap *heap = rctx__heap_get(manager); /* also lists the manager, for fork */
@@ -230,6 +245,7 @@ COLD void *rctx__object_alloc_slow(struct rctx_manager *manager, enum rctx__size
     return object;
   }
   struct rctx__cache *cache = &heap->cache[size_class];
+  gave_all(heap, manager);
   if (cache->first == NULL) {
     struct rctx__free *batch = pool_take(manager, pool);
     if (batch == NULL) return NULL;
@@ -268,7 +284,7 @@ COLD void rctx__object_free_slow(struct rctx_manager *manager, enum rctx__size_c
     pool_give(pool, rctx__as_free(object));
   } else {
     struct rctx__cache *cache = &heap->cache[size_class];
-    if (cache->count >= CACHE_MAX) pool_give(pool, cache_split(cache));
+    if (!gave_all(heap, manager) && cache->count >= CACHE_MAX) pool_give(pool, cache_split(cache));
     rctx__cache_put(cache, rctx__as_free(object));
   }
   /* Counted last: a manager is destroyed only when all are counted off. */
@@ -287,39 +303,43 @@ static struct rctx__chunk *chunk_of(struct rctx__free *free) {
 
 static bool chunk_idle(const struct rctx__chunk *chunk) { return chunk->cut > 0 && chunk->idle == chunk->cut; }
 
-/* Rebuild the batches without the objects of idle chunks. Lock held. */
-static void drop_idle_objects_locked(struct rctx__pool *pool) {
-  struct rctx__free *old = pool->batches;
-  struct rctx__free *batch = NULL;
-  unsigned size = 0;
-  pool->batches = NULL;
-  for (struct rctx__free *next_batch; old; old = next_batch) {
-    next_batch = old->next_batch;
-    for (struct rctx__free *free = old, *next; free; free = next) {
+/* Sort what is free by chunk. Lock held. */
+static void sort_by_chunk_locked(struct rctx__pool *pool) {
+  for (struct rctx__chunk *chunk = pool->chunks; chunk; chunk = chunk->next) {
+    chunk->idle = 0;
+    chunk->free = NULL;
+  }
+  for (struct rctx__free *batch = pool->batches, *next_batch; batch; batch = next_batch) {
+    next_batch = batch->next_batch;
+    for (struct rctx__free *free = batch, *next; free; free = next) {
       next = free->next;
-      if (chunk_idle(chunk_of(free))) continue;
-      free->next = batch;
-      batch = free;
-      if (++size < BATCH) continue;
-      batch->next_batch = pool->batches;
-      pool->batches = batch;
-      batch = NULL;
-      size = 0;
+      struct rctx__chunk *chunk = chunk_of(free);
+      free->next = chunk->free;
+      chunk->free = free;
+      chunk->idle++;
     }
   }
-  if (batch == NULL) return;
-  batch->next_batch = pool->batches;
-  pool->batches = batch;
+  pool->batches = NULL;
 }
 
+/* Batches of what one chunk has free, at most BATCH each, before all others. Lock held. */
+static void give_chunk_locked(struct rctx__pool *pool, struct rctx__chunk *chunk) {
+  while (chunk->free) {
+    struct rctx__free *batch = chunk->free, *end = batch;
+    for (unsigned n = 1; n < BATCH && end->next; n++) end = end->next;
+    chunk->free = end->next;
+    end->next = NULL;
+    batch->next_batch = pool->batches;
+    pool->batches = batch;
+  }
+}
+
+/* The chunks' order in the list is that of their use, from the last to the first, at every trim the same: so what is alive gathers
+ * in the last ones, and the others become idle. */
 static size_t pool_trim(struct rctx_manager *manager, struct rctx__pool *pool) {
   struct rctx__chunk *idle = NULL;
   rctx__take(&pool->lock);
-  for (struct rctx__chunk *chunk = pool->chunks; chunk; chunk = chunk->next) chunk->idle = 0;
-  for (struct rctx__free *batch = pool->batches; batch; batch = batch->next_batch) {
-    for (struct rctx__free *free = batch; free; free = free->next) chunk_of(free)->idle++;
-  }
-  drop_idle_objects_locked(pool);
+  sort_by_chunk_locked(pool);
   for (struct rctx__chunk **at = &pool->chunks; *at;) {
     struct rctx__chunk *chunk = *at;
     if (chunk_idle(chunk)) {
@@ -327,6 +347,7 @@ static size_t pool_trim(struct rctx_manager *manager, struct rctx__pool *pool) {
       chunk->next = idle;
       idle = chunk;
     } else {
+      give_chunk_locked(pool, chunk);
       at = &chunk->next;
     }
   }
@@ -341,11 +362,9 @@ static size_t pool_trim(struct rctx_manager *manager, struct rctx__pool *pool) {
 
 size_t rctx__memory_trim(struct rctx_manager *manager) {
   size_t bytes = 0;
-  for (int c = 0; c < CLASSES; c++) {
-    struct rctx__heap *heap = heaps_here ? rctx__heap_get(manager) : NULL;
-    if (heap) cache_give_all(heap, (enum rctx__size_class)c);
-    bytes += pool_trim(manager, &manager->memory.pools[c]);
-  }
+  add_relaxed(&manager->memory.trims, 1U); /* a hint: the others see it some time */
+  rctx__memory_give_back(manager);
+  for (int c = 0; c < CLASSES; c++) bytes += pool_trim(manager, &manager->memory.pools[c]);
   return bytes;
 }
 

@@ -30,6 +30,7 @@ struct rctx__chunk {
   struct rctx__chunk *next; /* pool lock */
   uint32_t cut;             /* pool lock: objects cut from it */
   uint32_t idle;            /* pool lock: scratch of rctx__memory_trim() */
+  struct rctx__free *free;  /* the same */
 };
 
 struct rctx__pool {
@@ -50,6 +51,7 @@ struct rctx__heap {
   _Atomic(struct rctx_manager *) manager; /* written under the registry mutex: NULL when the manager is gone */
   struct rctx__cache cache[CLASSES];      /* owner */
   unsigned cache_max;                     /* const: 0 when the manager is uncached */
+  uint32_t trims;                         /* owner: of the manager's, which it has heard of */
   unsigned index;                         /* const: a small number per thread, for choosing shards and stripes */
   _Atomic int64_t contexts;     /* stats: written by the owner; nodes taken minus nodes given back on this thread */
   struct rctx__heap *next_here; /* owner: this thread's other heaps */
@@ -63,6 +65,7 @@ struct rctx__memory {
   size_t bytes_max;                /* const: 0: no limit */
   struct rctx__pool pools[CLASSES];
   struct rctx__heap *heaps; /* registry mutex */
+  _Atomic uint32_t trims;   /* stats: calls of rctx_trim(), for the threads to hear of */
   _Atomic int64_t strays;   /* stats: contexts counted outside any living heap */
   _Atomic size_t bytes;     /* stats */
 };
@@ -81,6 +84,8 @@ extern __thread struct rctx__heap *rctx__heap_here
   }
 /** Give everything back. No context is left and no thread uses the manager. */
 void rctx__memory_fini(struct rctx_manager *manager);
+/** Give all back that this thread has cached: a thread of ours that only frees, before it sleeps. */
+void rctx__memory_give_back(struct rctx_manager *manager);
 size_t rctx__memory_trim(struct rctx_manager *manager);
 /** Nodes in use, with those deferred. */
 int64_t rctx__memory_contexts(const struct rctx_manager *manager);

@@ -178,7 +178,7 @@ static void driver(void *arg) {
   for (;;) {
     uint32_t sequence = load_seq_cst(&timers->kick_sequence); /* step 1; partner: kick() */
     if (load_acquire(&timers->stopping)) return;              /* partner: rctx__timers_fini() */
-    advance(manager, rctx__now(manager), SIZE_MAX);
+    if (advance(manager, rctx__now(manager), SIZE_MAX)) rctx__memory_give_back(manager);
     int64_t until = first_event(timers, true);
     if (until > rctx__now(manager)) rctx__futex_wait(&timers->kick_sequence, sequence, until);
     store_relaxed(&timers->sleep_until_ns, INT64_MIN); /* at work: saves kicks; a late reader kicks needlessly */
@@ -201,7 +201,7 @@ static COLD int driver_start(struct rctx_manager *manager) {
 static COLD struct rctx__shard *shards_make(struct rctx_manager *manager) {
   struct rctx__timers *timers = &manager->timers;
   unsigned count = 1;
-  while (count < rctx__cpu_count() && count < 64) count *= 2;
+  while (count < 4 * rctx__cpu_count() && count < 64) count *= 2;
   struct rctx__shard *fresh = rctx__raw_alloc(manager, count * sizeof *fresh, CACHE_LINE);
   if (fresh == NULL) return NULL;
   memset(fresh, 0, count * sizeof *fresh);
