@@ -19,16 +19,16 @@ import churn
 COLUMNS = ("phase", "requests", "seconds", "resident_bytes", "rctx_bytes", "contexts", "timers")
 
 
-def judged(full, idle, column):
-    """The faults of a run that held full[i] MB of one kind under full load, and idle MB at the end."""
-    rows = [("start", 1), *(("full", megabytes) for megabytes in full), ("idle", idle)]
-    steady = {"start": 1, "full": 30, "idle": 1}
+def judged(full, idle, column, low=10):
+    """The faults of a run that held full[i] MB of one kind under full load, low MB after it, and idle MB at the end."""
+    rows = [("start", 1), *(("full", megabytes) for megabytes in full), ("low", low), ("idle", idle)]
+    steady = {"start": 1, "full": 30, "low": 10, "idle": 1}
     with tempfile.NamedTemporaryFile("w", suffix=".tsv") as file:
         file.write("\t".join(COLUMNS) + "\n")
         for phase, megabytes in rows:
             both = dict.fromkeys(("resident_bytes", "rctx_bytes"), steady[phase] * 1e6)
             both[column] = megabytes * 1e6
-            file.write(f"{phase}\t0\t0\t{both['resident_bytes']:.0f}\t{both['rctx_bytes']:.0f}\t0\t0\n")
+            file.write(f"{phase}\t{churn.LONG}\t0\t{both['resident_bytes']:.0f}\t{both['rctx_bytes']:.0f}\t0\t0\n")
         file.flush()
         return list(churn.Run(file.name).faults())
 
@@ -51,6 +51,10 @@ class Judgement(unittest.TestCase):
         for column, title in churn.MEASURES.items():
             faults = judged([30] * 30, 6, column)
             self.assertTrue(any("not all comes back" in fault and title in fault for fault in faults), faults)
+
+    def test_what_stays_at_a_low_load_is_found(self):
+        faults = judged([30] * 30, 1, "rctx_bytes", low=25)
+        self.assertTrue(any("at a low load" in fault for fault in faults), faults)
 
     def test_too_few_samples_are_a_fault(self):
         self.assertEqual(len(judged([30], 1, "rctx_bytes")), 1)
