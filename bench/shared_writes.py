@@ -23,8 +23,6 @@ MAY_SHARE = {
     # One thread derives, the other ends: the context itself, and where it is linked and armed. The pool once in a batch.
     "handoff": {"a context, first line": 30, "a context, second line": 12, "a stripe of the parent": 6, "a timer shard": 10,
                 "the pools": 0.5},
-    # rctx_after() counts itself at the queue of the callback thread, rctx_after_stop() off.
-    "after": {"the manager": 2},
 }
 
 

@@ -84,8 +84,24 @@ static struct rctx_after *list_claim_locked(rctx *node) {
 /* ---- running ----------------------------------------------------------------------------------------------------- */
 
 /* Let go of what a registration holds. */
+/* A queue lives as long as a registration for it. A manager's own does anyway: there they are only counted, for fork. */
+static void hold_queue(rctx_manager *manager, struct rctx__queue *queue) {
+  if (queue == &manager->callbacks) {
+    rctx__count_after(manager, &manager->memory, 1);
+  } else {
+    rctx__queue_ref(queue);
+  }
+}
+static void release_queue(rctx_manager *manager, struct rctx__queue *queue) {
+  if (queue == &manager->callbacks) {
+    rctx__count_after(manager, &manager->memory, -1);
+  } else {
+    rctx__queue_unref(queue);
+  }
+}
+
 static void release_holds(rctx *ctx, uint32_t mode, void *target) {
-  if (mode == MODE_QUEUE) rctx__queue_unref(target);
+  if (mode == MODE_QUEUE) release_queue(ctx->manager, target);
   if (!rctx__is_static(ctx)) rctx__drop(ctx);
 }
 
@@ -219,7 +235,7 @@ static int enroll(const rctx *ctx, struct rctx_after *after, enum mode mode, voi
     store_release(rctx__after_state(after), (uint32_t)AFTER_NEVER); /* partner: state_now() */
     return RCTX_NEVER;
   }
-  if (mode == MODE_QUEUE) rctx__queue_ref(target);
+  if (mode == MODE_QUEUE) hold_queue(node->manager, target);
   if (rctx__is_static(ctx)) return already_ended(after, on_ended);
   rctx__ref(node);
   uint32_t s = rctx__state_lock(node);

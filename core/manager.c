@@ -107,8 +107,8 @@ void rctx_after_fork_child(void) {
     rctx__timers_after_fork(m);
     if (!load_relaxed(&m->callback_thread_on)) continue;
     store_relaxed(&m->callback_thread_on, 0U);
-    bool in_use = load_relaxed(&m->callbacks.refs) > 1; /* each registration for it holds one */
-    if (in_use) rctx__callback_thread_start(m); /* if it can not be had now, the next registration tries again */
+    if (rctx__any_after(m))
+      rctx__callback_thread_start(m); /* if it can not be had now, the next registration tries again */
   }
   rctx__signals_after_fork();
 }

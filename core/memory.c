@@ -98,6 +98,7 @@ static void heap_detach_locked(struct rctx__heap *heap) {
   if (manager == NULL) return;
   for (int c = 0; c < CLASSES; c++) cache_give_all(heap, (enum rctx__size_class)c);
   add_relaxed(&manager->memory.strays, load_relaxed(&heap->contexts));
+  add_relaxed(&manager->memory.stray_afters, load_relaxed(&heap->afters)); /* both: read under this mutex, or late */
   *heap->pprev = heap->next;
   if (heap->next) heap->next->pprev = heap->pprev;
   store_relaxed(&heap->manager, NULL); /* as above */
@@ -142,8 +143,9 @@ static COLD struct rctx__heap *heap_make(struct rctx_manager *manager) {
   rctx__manager_list_locked(manager);
   heap->cache_max = manager->memory.uncached ? 0 : CACHE_MAX;
   heap->trims = load_relaxed(&manager->memory.trims); /* a hint */
-  store_relaxed(&heap->contexts, 0);      /* as below */
-  store_relaxed(&heap->manager, manager); /* written under this mutex */
+  store_relaxed(&heap->contexts, 0);                  /* as below */
+  store_relaxed(&heap->afters, 0);                    /* as below */
+  store_relaxed(&heap->manager, manager);             /* written under this mutex */
   heap->next = manager->memory.heaps;
   heap->pprev = &manager->memory.heaps;
   if (heap->next) heap->next->pprev = &heap->next;
@@ -170,6 +172,14 @@ int64_t rctx__memory_contexts(const struct rctx_manager *manager) {
   }
   rctx__registry_unlock();
   return sum;
+}
+
+bool rctx__any_after(const struct rctx_manager *manager) {
+  int64_t sum = load_relaxed(&manager->memory.stray_afters); /* one thread here */
+  for (const struct rctx__heap *heap = manager->memory.heaps; heap; heap = heap->next) {
+    sum += load_relaxed(&heap->afters); /* as above */
+  }
+  return sum > 0;
 }
 
 /* ---- pools ------------------------------------------------------------------------------------------------------- */

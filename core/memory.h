@@ -53,7 +53,8 @@ struct rctx__heap {
   unsigned cache_max;                     /* const: 0 when the manager is uncached */
   uint32_t trims;                         /* owner: of the manager's, which it has heard of */
   unsigned index;                         /* const: a small number per thread, for choosing shards and stripes */
-  _Atomic int64_t contexts;     /* stats: written by the owner; nodes taken minus nodes given back on this thread */
+  _Atomic int64_t contexts; /* stats: written by the owner; nodes taken minus nodes given back on this thread */
+  _Atomic int64_t afters;   /* stats: written by the owner: registrations for the callback thread, made minus over */
   struct rctx__heap *next_here; /* owner: this thread's other heaps */
   struct rctx__heap *next;      /* registry mutex: the manager's heaps */
   struct rctx__heap **pprev;    /* registry mutex */
@@ -64,10 +65,11 @@ struct rctx__memory {
   bool uncached;                   /* const: every object straight from and to the allocator */
   size_t bytes_max;                /* const: 0: no limit */
   struct rctx__pool pools[CLASSES];
-  struct rctx__heap *heaps; /* registry mutex */
-  _Atomic uint32_t trims;   /* stats: calls of rctx_trim(), for the threads to hear of */
-  _Atomic int64_t strays;   /* stats: contexts counted outside any living heap */
-  _Atomic size_t bytes;     /* stats */
+  struct rctx__heap *heaps;     /* registry mutex */
+  _Atomic uint32_t trims;       /* stats: calls of rctx_trim(), for the threads to hear of */
+  _Atomic int64_t strays;       /* stats: contexts counted outside any living heap */
+  _Atomic int64_t stray_afters; /* stats: the same of registrations */
+  _Atomic size_t bytes;         /* stats */
 };
 
 extern __thread struct rctx__heap *rctx__heap_here
@@ -110,6 +112,18 @@ static inline void rctx__count(struct rctx__heap *heap, enum rctx__size_class si
   if (size_class == CLASS_NODE)
     store_relaxed(&heap->contexts, load_relaxed(&heap->contexts) + change); /* readers: late */
 }
+
+/** A registration for the manager's callback thread is about to be made (+1), or is over (-1): as rctx__count(). */
+static inline void rctx__count_after(struct rctx_manager *manager, struct rctx__memory *memory, int change) {
+  struct rctx__heap *heap = rctx__heap_here;
+  if (likely(heap != NULL) && likely(load_relaxed(&heap->manager) == manager)) {
+    store_relaxed(&heap->afters, load_relaxed(&heap->afters) + change); /* read in a child, by its only thread */
+  } else {
+    add_relaxed(&memory->stray_afters, change); /* as above */
+  }
+}
+/** In the child of a fork: whether there is any. */
+bool rctx__any_after(const struct rctx_manager *manager);
 
 /** One object, uninitialised; NULL: no memory. */
 static inline void *rctx__object_alloc(struct rctx_manager *manager, enum rctx__size_class size_class) {
