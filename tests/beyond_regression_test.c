@@ -182,7 +182,7 @@ Test(beyond_regression, a_handle_ended_in_its_loop_callback_leaves_the_rest_to_t
 }
 
 // context.h, rctx_cancel_begin: "at most 200 that have begun in one another". Each stands below the one begun after it.
-Test(beyond_regression, two_hundred_sweeps_that_pause_in_one_another, .timeout = 10) {
+Test(beyond_regression, two_hundred_sweeps_that_pause_in_one_another) {
   enum { DEEP = 200 };
   static rctx *chain[DEEP];
   static struct rctx_sweep sweeps[DEEP];
