@@ -96,10 +96,7 @@ static void node_abandon(rctx *node) {
   rctx__object_free(node->manager, CLASS_NODE, node);
 }
 
-static inline rctx *publish(rctx *node) {
-  rctx__link(node);
-  return node;
-}
+static inline rctx *publish(rctx *node) { return rctx__link(node); }
 
 rctx *rctx_with_cancel(const rctx *parent) {
   if (misused(parent == NULL, NEED_PARENT)) return rctx__error_context(-EINVAL);

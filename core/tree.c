@@ -185,24 +185,38 @@ static void link_striped(rctx *node, rctx *parent, struct rctx__stripe *stripes,
   rctx__unlock(&stripes[index].lock);
 }
 
-void rctx__link(rctx *node) {
+/* Below a root, a striped parent, one that has ended, or one whose lock is taken. */
+static __attribute__((noinline)) rctx *link_general(rctx *node, bool contended) {
   rctx *parent = node->parent;
   if (rctx__is_static(parent)) {
     born(node, parent, load_relaxed(&parent->state)); /* const */
-    return;
+    return node;
   }
   unsigned count;
   struct rctx__stripe *stripes = stripes_of(parent, &count);
   if (unlikely(stripes != NULL)) {
     link_striped(node, parent, stripes, count);
-    return;
+    return node;
   }
-  bool contended;
-  uint32_t s = lock_noting(parent, &contended);
+  bool waited;
+  uint32_t s = lock_noting(parent, &waited);
   born(node, parent, s);
   splice_in(&parent->children, node);
   rctx__state_unlock(parent, s | STATE_CHILDREN);
-  if (unlikely(contended)) note_contention(parent);
+  if (unlikely(contended || waited)) note_contention(parent);
+  return node;
+}
+
+/* No calls but the last: a path that all take saves no registers. */
+rctx *rctx__link(rctx *node) {
+  rctx *parent = node->parent;
+  uint32_t s = load_relaxed(&parent->state); /* a guess: the CAS decides */
+  if (unlikely(s & (STATE_LOCKED | STATE_ERR | STATE_ENDLESS)) || unlikely(load_relaxed(&parent->ext) != NULL))
+    return parent->kind == NODE_ROOT ? node : link_general(node, s & STATE_LOCKED);
+  if (unlikely(!cas_acquire(&parent->state, &s, s | STATE_LOCKED))) return link_general(node, true);
+  splice_in(&parent->children, node);
+  rctx__state_unlock(parent, s | STATE_CHILDREN);
+  return node;
 }
 
 /* ---- mark and walk ----------------------------------------------------------------------------------------------- */
@@ -374,8 +388,7 @@ bool rctx__finish(rctx *node, uint32_t how) {
 /* Read anew, not kept: the path that everybody takes holds nothing in registers for its sake. */
 #define PROBE_CANCEL(node) PROBE_3(cancel, node, load_relaxed(&(node)->state), load_relaxed(&(node)->cause))
 
-/* Cause and mark under the word's lock: one read-modify-write, and no moment at which there is one without the other. */
-bool rctx__cancel(rctx *node, uint32_t how, const struct rctx_cause *cause) {
+static __attribute__((noinline)) bool cancel_general(rctx *node, uint32_t how, const struct rctx_cause *cause) {
   uint32_t s = rctx__state_lock(node);
   if (unlikely(rctx__done(s))) {
     rctx__state_unlock(node, s);
@@ -392,6 +405,18 @@ bool rctx__cancel(rctx *node, uint32_t how, const struct rctx_cause *cause) {
     if (s & STATE_NOTIFY) pin_for_notice(node, &walk);
     walk_and_notify(node, children, &walk);
   }
+  return true;
+}
+
+/* Cause and mark under the word's lock: one read-modify-write, and no moment at which there is one without the other. */
+bool rctx__cancel(rctx *node, uint32_t how, const struct rctx_cause *cause) {
+  uint32_t s = load_relaxed(&node->state); /* a guess: the CAS decides */
+  bool leaf = !(s & (STATE_LOCKED | STATE_ERR | STATE_CHILDREN | STATE_NOTIFY)) &&
+              load_relaxed(&node->timer_state) == TIMER_NONE; /* never armed: it stays so */
+  if (unlikely(!leaf) || unlikely(!cas_acquire(&node->state, &s, s | STATE_LOCKED)))
+    return cancel_general(node, how, cause);
+  store_relaxed(&node->cause, cause);               /* published by the mark */
+  rctx__state_unlock(node, s | how | STATE_WALKED); /* the mark */
   return true;
 }
 
@@ -570,13 +595,15 @@ static COLD bool give_up_locked(rctx *node) {
   return dead;
 }
 
+/* Nobody but the caller can reach it: no reference, no child, nothing registered that a walk would pin. The count is read
+ * first: who lowered it to 1 did so with the word locked, and may still be about to unlock it (tree_give_up.pml). */
+static inline bool sole(rctx *node) {
+  return load_acquire(&node->refs) == 1 &&                                               /* partner: give_up_locked() */
+         !(load_acquire(&node->state) & (STATE_CHILDREN | STATE_NOTIFY | STATE_LOCKED)); /* partners: all unlocks */
+}
+
 bool rctx__give_up(rctx *node) {
-  /* Nobody but the caller can reach it: no reference, no child, nothing registered that a walk would pin, no timer. The count is
-   * read first: who lowered it to 1 did so with the word locked, and may still be about to unlock it (tree_give_up.pml). */
-  bool sole =
-      load_acquire(&node->refs) == 1 &&                                               /* partner: give_up_locked() */
-      !(load_acquire(&node->state) & (STATE_CHILDREN | STATE_NOTIFY | STATE_LOCKED)); /* partners: all unlocks */
-  if (likely(sole) && likely(rctx__timer_disarm(node))) {
+  if (likely(sole(node)) && likely(rctx__timer_disarm(node))) {
     store_relaxed(&node->refs, 0U); /* for a pin that a walk might try: there is none, but dead nodes have 0 */
     return true;
   }
@@ -678,7 +705,7 @@ static COLD void release_slow(rctx *node) {
   }
 }
 
-void rctx__release(rctx *node) {
+static __attribute__((noinline)) void release_general(rctx *node) {
   if (likely(plain(node))) {
     rctx *parent = node->parent;
     if (unlikely(remove_node(node, !(node->own & OWN_BLOCK)))) release_slow(parent);
@@ -687,8 +714,44 @@ void rctx__release(rctx *node) {
   }
 }
 
-void rctx__drop(rctx *node) {
+/* leave() below a root, or where the parent stays, no walk is about, and there is one list. False: nothing was done. */
+static inline bool leave_at_once(rctx *node) {
+  rctx *parent = node->parent;
+  if (node->pprev == NULL) return true;      /* it was never in a list */
+  uint32_t s = load_relaxed(&parent->state); /* a guess: the CAS decides */
+  if (unlikely(s & (STATE_LOCKED | STATE_DROPPED)) || must_defer(s)) return false;
+  if (unlikely(load_relaxed(&parent->ext) != NULL)) return false; /* perhaps stripes; those come under the lock */
+  if (unlikely(!cas_acquire(&parent->state, &s, s | STATE_LOCKED))) return false;
+  bool stripes = load_relaxed(&parent->ext) != NULL;
+  if (likely(!stripes)) {
+    splice_out(node);
+    if (load_relaxed(&parent->children) == NULL) s &= ~STATE_CHILDREN; /* under its lock */
+  }
+  rctx__state_unlock(parent, s);
+  return !stripes;
+}
+
+void rctx__release(rctx *node) {
+  if (unlikely(!plain(node)) || unlikely(node->own & OWN_BLOCK) || unlikely(!leave_at_once(node))) {
+    release_general(node);
+    return;
+  }
+  node->kind = NODE_DEAD;
+  rctx__object_free(node->manager, CLASS_NODE, node);
+}
+
+static __attribute__((noinline)) void drop_general(rctx *node) {
   if (rctx__give_up(node)) rctx__release(node);
+}
+
+void rctx__drop(rctx *node) {
+  if (unlikely(!sole(node)) ||
+      unlikely(load_acquire(&node->timer_state) != TIMER_NONE)) { /* partner: rctx__timer_disarm_slow() */
+    drop_general(node);
+    return;
+  }
+  store_relaxed(&node->refs, 0U); /* as in rctx__give_up() */
+  rctx__release(node);
 }
 
 /* ---- visiting ---------------------------------------------------------------------------------------------------- */

@@ -162,8 +162,8 @@ struct rctx__ext *rctx__ext_get(rctx *node);
 
 /* ---- tree -------------------------------------------------------------------------------------------------------- */
 
-/** Link a new node below its parent. Returns with the node's state set: live, or ended as its parent. */
-void rctx__link(rctx *node);
+/** Link a new node below its parent. Returns it, with its state set: live, or ended as its parent. */
+rctx *rctx__link(rctx *node);
 
 /** context.c: rctx_with_values() in a given manager. */
 rctx *rctx__with_values(rctx_manager *manager, const rctx *parent, const struct rctx_value *values, size_t nvalues);
