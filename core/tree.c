@@ -717,8 +717,8 @@ static __attribute__((noinline)) void release_general(rctx *node) {
 /* leave() below a root, or where the parent stays, no walk is about, and there is one list. False: nothing was done. */
 static inline bool leave_at_once(rctx *node) {
   rctx *parent = node->parent;
-  if (node->pprev == NULL) return true;      /* it was never in a list */
-  uint32_t s = load_relaxed(&parent->state); /* a guess: the CAS decides */
+  if (unlikely(rctx__is_static(parent))) return true; /* in no list */
+  uint32_t s = load_relaxed(&parent->state);          /* a guess: the CAS decides */
   if (unlikely(s & (STATE_LOCKED | STATE_DROPPED)) || must_defer(s)) return false;
   if (unlikely(load_relaxed(&parent->ext) != NULL)) return false; /* perhaps stripes; those come under the lock */
   if (unlikely(!cas_acquire(&parent->state, &s, s | STATE_LOCKED))) return false;
