@@ -17,6 +17,7 @@ static const char usage[] =
     "  --reserve-ms N             kept back from the time told to upstreams (5)\n"
     "  --drain-ms N               time that running requests get after SIGTERM (5000)\n"
     "  --call-timeout-ms N        built without contexts only: limit of each call upstream (1000)\n"
+    "  --tell-call-timeout        built without contexts only: send that limit upstream, as x-request-timeout-ms\n"
     "  --access-log FILE          JSON lines; standard error if not given\n"
     "  --verbose                  also a line per upstream call\n"
     "  --help\n";
@@ -44,6 +45,7 @@ enum {
   OPTION_UPSTREAM = 'u',
   OPTION_HOST = 'H',
   OPTION_LOG = 'l',
+  OPTION_TELL = 't',
   NUMBERS = 256
 };
 
@@ -51,6 +53,7 @@ static const struct option names[] = {{"upstream", required_argument, NULL, OPTI
                                       {"host", required_argument, NULL, OPTION_HOST},
                                       {"access-log", required_argument, NULL, OPTION_LOG},
                                       {"verbose", no_argument, NULL, OPTION_VERBOSE},
+                                      {"tell-call-timeout", no_argument, NULL, OPTION_TELL},
                                       {"help", no_argument, NULL, OPTION_HELP},
                                       {"port", required_argument, NULL, NUMBERS + 0},
                                       {"workers", required_argument, NULL, NUMBERS + 1},
@@ -90,6 +93,9 @@ static bool set_option(struct options *options, int option, int index) {
     return true;
   case OPTION_LOG:
     options->access_log = optarg;
+    return true;
+  case OPTION_TELL:
+    options->tell_call_timeout = true;
     return true;
   case OPTION_VERBOSE:
     options->verbose = true;

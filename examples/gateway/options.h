@@ -20,6 +20,7 @@ struct options {
   int64_t workers;
   int64_t timeout_ms;      /* of a request that does not say */
   int64_t call_timeout_ms; /* without contexts: the fixed limit of each call upstream */
+  bool tell_call_timeout;  /* without contexts: whether upstreams are told that limit */
   int64_t reserve_ms;      /* with contexts: kept back from what is told to an upstream, for the way home */
   int64_t drain_ms;        /* after SIGTERM */
   const char *access_log;  /* NULL: standard error */

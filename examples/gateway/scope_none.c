@@ -28,9 +28,11 @@ struct scope {
 
 const bool scope_enabled = false;
 static int64_t call_timeout_ms;
+static bool tell_call_timeout;
 
 bool scopes_open(const struct options *options) {
   call_timeout_ms = options->call_timeout_ms;
+  tell_call_timeout = options->tell_call_timeout;
   return true;
 }
 
@@ -79,7 +81,7 @@ struct scope *scope_call(struct scope *request, const struct upstream *upstream,
 
 struct call_limits scope_call_limits(const struct scope *call) {
   (void)call;
-  return (struct call_limits){.tell_ms = -1, .limit_ms = call_timeout_ms};
+  return (struct call_limits){.tell_ms = tell_call_timeout ? call_timeout_ms : -1, .limit_ms = call_timeout_ms};
 }
 
 void scope_stop(struct scope *scope, enum stop_kind kind, const char *file, int line, const char *format, ...) {

@@ -465,6 +465,11 @@ class WithoutContexts(Case):
         self.assertEqual(self.access("fail")["outcome"], "upstream-failed")
         self.finish()
 
+    def test_tells_the_fixed_timeout_if_told_to(self):
+        self.gateway = self.start_gateway("--tell-call-timeout", "--call-timeout-ms", "700")
+        self.assertEqual(self.one_call(self.stock, self.get().headers["x-trace-id"])[5], 700)
+        self.finish(self.gateway)
+
     def test_a_fixed_timeout_per_call(self):
         gateway = self.gateway = self.start_gateway("--call-timeout-ms", "50")
         self.orders.control(median_ms=20000)
