@@ -21,7 +21,8 @@ from pygal.style import Style
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 FAMILIES = [
     ("Looking at a context", "err_poll"), ("Deriving", "derive"), ("Values", "value"),
-    ("Cancelling many: per context", "cancel_(fanout|chain|tree)"), ("Requests", "request|gateway"),
+    ("Cancelling many: per context", "cancel_(fanout|chain|tree)"), ("Requests", "request"),
+    ("The gateway: requests per second, more is better", "gateway"),
     ("Being told", "after|watch|loop|done_fd|group"),
     ("Waking a thread: times the kernel's bare futex wake", "cancel_to_wake"), ("Many deadlines", "timer|expire"),
     ("Resident bytes per live context", "bytes_per_live"),
@@ -34,6 +35,8 @@ def main_figure(case):
     its ratio to the kernel's own in the same block says something."""
     if case == "cancel_to_wake":
         return "kernel_ratio"
+    if case.startswith("gateway"):
+        return "requests_per_s"
     return "resident_bytes" if case.startswith("bytes_per_live") else "ns"
 
 
@@ -50,6 +53,11 @@ def number(value):
     if abs(value) >= 0.001:
         return f"{value:.2f}" if abs(value) >= 0.1 else f"{value:.2g}"
     return "<0.001"
+
+
+def figure_text(name, value):
+    """Overheads of a percent show in the fourth digit."""
+    return f"{value:.4f}" if "overhead" in name else number(value)
 
 
 def read_targets():
@@ -123,8 +131,8 @@ def summarize(rounds, figure):
         "spread": (max(values) - min(values)) / middle if middle else 0.0,
         "rounds": values,
         "ns": medians.pop("ns"),
-        "allocs": medians.pop("allocs"),
-        "bytes": medians.pop("bytes"),
+        "allocs": medians.pop("allocs", None),
+        "bytes": medians.pop("bytes", None),
         "further": medians,
     }
 
@@ -145,12 +153,15 @@ class Report:
         self.targets = read_targets()
         self.cases = []
 
-    def add(self, case, measured):
-        """Takes the rounds of one case; returns them in a few words."""
+    def add(self, case, measured, further=None):
+        """Takes the rounds of one case, and what is known of all its rounds; returns them in a few words."""
         figure = main_figure(case)
         programs = {name: summarize(rounds, figure) for name, rounds in measured.items()}
         ours = programs.pop("rctx")
+        ours["further"].update(further or {})
         record = {"case": case, "figure": figure, "rctx": ours, "rivals": programs}
+        if "overhead" in ours["further"]:
+            record.update(best_rival="compiled out", ratio=ours["further"]["overhead"])
         if programs:
             best = min(programs, key=lambda name: programs[name]["median"])
             pairs = zip(ours["rounds"], programs[best]["rounds"])
@@ -163,6 +174,8 @@ class Report:
         self.cases.append(record)
         words = [f"rctx {number(ours['median'])}"]
         words += [f"{name} {number(programs[name]['median'])}" for name in sorted(programs)]
+        words += [f"{name} {figure_text(name, value)}" for name, value in ours["further"].items()
+                  if name.endswith("overhead")]
         return ", ".join(words)
 
     # ---- as rows ----
@@ -179,7 +192,7 @@ class Report:
                              for t in record["targets"])
         rivals = [record["rivals"].get(name, {}).get("median") for name in self.programs()[1:]]
         return [record["case"], number(ours["median"]), f"{100 * ours['spread']:.0f}%", number(ours["allocs"]),
-                verdicts or "-", number(record.get("ratio")), record.get("best_rival", "-"), *map(number, rivals)]
+                verdicts or "-", figure_text("overhead" if "overhead" in ours["further"] else "", record.get("ratio")), record.get("best_rival", "-"), *map(number, rivals)]
 
     def table(self):
         rows = [self.columns(), *map(self.row, self.cases)]
@@ -192,6 +205,9 @@ class Report:
     def legend(self):
         yield ("ns per operation (bytes_per_live_*: resident bytes per context; cancel_to_wake: ratio to the kernel's futex "
                f"wake). Medians of {self.run['rounds']} rounds; spread: (max - min) / median.")
+        if any(record["case"].startswith("gateway") for record in self.cases):
+            yield ("gateway_*: requests per second. ratio: time of a request with contexts / compiled out; instructions are counted, "
+                   "repeatable where times are not; *_overhead: see bench/gateway.py --help.")
         yield "ratio: rctx / best rival, the median over the rounds; below 1, rctx is ahead. target: at most; x1.40: missed by 40 %."
         yield f"rctx: {self.linked} library"
         for rival in self.rivals:
@@ -203,7 +219,7 @@ class Report:
         yield ["case", "program", "median", "min", "spread", "allocs", "bytes", "further figures"]
         for record in self.cases:
             for name, one in [("rctx", record["rctx"]), *sorted(record["rivals"].items())]:
-                further = ", ".join(f"{key} {number(value)}" for key, value in one["further"].items())
+                further = ", ".join(f"{key} {figure_text(key, value)}" for key, value in one["further"].items())
                 yield [record["case"], name, number(one["median"]), number(one["min"]), f"{100 * one['spread']:.0f}%",
                        number(one["allocs"]), number(one["bytes"]), further or "-"]
 
@@ -327,7 +343,7 @@ svg {{ width: 100%; height: auto; color: var(--text); }}
 <div class="wide">{table}</div>
 <ul>{legend}</ul>
 <h2>Charts</h2>
-<p>Medians, ns per operation unless it says otherwise; logarithmic. Shorter is better.</p>
+<p>Medians, ns per operation unless it says otherwise; logarithmic. Shorter is better, unless it says otherwise.</p>
 {charts}
 <h2>Machine</h2>
 {machine}

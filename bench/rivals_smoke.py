@@ -13,6 +13,7 @@ import sys
 import tempfile
 import xml.etree.ElementTree as ElementTree
 
+import gateway
 import programs
 
 HERE = os.path.dirname(os.path.abspath(__file__))
@@ -132,8 +133,8 @@ def main():
         return 2
     build = sys.argv[1]
     cases = expected_cases()
-    listed = programs.run([os.path.join(build, "bench", "rctx-bench"), "--list"]).split()
-    faults = [] if listed == cases else [f"rctx-bench and cases.txt differ in {sorted(set(listed) ^ set(cases)) or 'order'}"]
+    listed = programs.run([os.path.join(build, "bench", "rctx-bench"), "--list"]).split() + list(gateway.CASES)
+    faults = [] if listed == cases else [f"the programs and cases.txt differ in {sorted(set(listed) ^ set(cases)) or 'order'}"]
     faults += target_faults(cases)
     rivals, skipped = programs.find_rivals(os.path.join(build, "bench", "rivals"))
     for rival in rivals:

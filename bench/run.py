@@ -3,7 +3,8 @@
 
 Case by case, in rounds: each round runs every program that has the case once, in a new random order, so that whatever else
 the machine does meets all of them alike. Printed are medians over the rounds; the spread, (max - min) / median; and the
-ratio, the median over the rounds of rctx / best rival of the same round: below 1, rctx is ahead.
+ratio, the median over the rounds of rctx / best rival of the same round: below 1, rctx is ahead. The gateway's cases are
+measured together, by bench/gateway.py; there it is the time of a request with contexts / with them compiled out.
 
 Builds nothing: ./dev bench does, and takes the same options. Compare figures of one run with each other, never seconds of
 two runs. Exit code: 0, also when a target is missed; 1 when a program fails; 2 for wrong arguments.
@@ -15,6 +16,7 @@ import re
 import sys
 import time
 
+import gateway
 import programs
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
@@ -137,10 +139,30 @@ def all_programs(parser, arguments):
     return ours, chosen_rivals(parser, arguments, rivals, skipped), skipped
 
 
+class GatewayCases:
+    """Those of bench/gateway.py, when it can be run here."""
+
+    def __init__(self, build):
+        self.directory, self.skipped = gateway.needed(build)
+        self.cases = [] if self.skipped else list(gateway.CASES)
+        self.measured = None
+
+    def measure(self, case, quick, seed, progress):
+        """(the rounds of a case, what else is known of it). All are measured when the first is asked for."""
+        if self.measured is None:
+            rounds, counted = ((gateway.QUICK_ROUNDS, gateway.QUICK_COUNTED) if quick else (gateway.ROUNDS, gateway.COUNTED))
+            self.measured = gateway.Measured(self.directory, rounds, counted, seed,
+                                             progress=lambda what: progress.show(case, what))
+        return {"rctx": self.measured.rounds[case]}, self.measured.further(case)
+
+
 def main():
     parser, arguments = parse_arguments()
     ours, rivals, skipped = all_programs(parser, arguments)
-    known = [case for program in ours for case in program.cases]
+    of_gateway = GatewayCases(arguments.build)
+    known = [case for program in [*ours, of_gateway] for case in program.cases]
+    if of_gateway.skipped and arguments.only and set(arguments.only.split(",")) & set(gateway.CASES):
+        raise programs.Broken(of_gateway.skipped)
     cases = chosen_cases(parser, arguments, known)
     if arguments.list:
         list_cases(cases, ours + rivals)
@@ -156,18 +178,24 @@ def main():
           f"rivals: {', '.join(rival.name for rival in rivals) or 'none'}", file=sys.stderr)
     for name, why in skipped.items():
         print(f"bench: {name} skipped: {why}", file=sys.stderr)
+    if of_gateway.skipped:
+        print(f"bench: the gateway skipped: {of_gateway.skipped}", file=sys.stderr)
     made = report.Report(arguments.build, ours[0], rivals, skipped,
                          {"seed": seed, "rounds": rounds, "seconds": seconds, "quick": arguments.quick})
     order, progress = random.Random(seed), Progress(len(cases))
     for case in cases:
-        measured = measure_case(case, ours + rivals, rounds, seconds, order, progress)
-        progress.finish(case, made.add(case, measured))
+        if case in of_gateway.cases:
+            measured, further = of_gateway.measure(case, arguments.quick, seed, progress)
+        else:
+            measured, further = measure_case(case, ours + rivals, rounds, seconds, order, progress), {}
+        progress.finish(case, made.add(case, measured, further))
     print(made.table())
     made.write(arguments.out or arguments.build, arguments.json)
     return 0
 
 
 if __name__ == "__main__":
+    gateway.play.end_cleanly_on_signals()
     try:
         sys.exit(main())
     except programs.Broken as broken:

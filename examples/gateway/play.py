@@ -40,10 +40,14 @@ class Program:
     """A child process in a session of its own, killed with all it started when this script ends, however it ends."""
 
     def __init__(self, arguments, stderr=None):
-        self.arguments = [str(a) for a in arguments]
+        self.arguments = self.command([str(a) for a in arguments])
         self.process = subprocess.Popen(self.arguments, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=stderr,
                                         text=True, start_new_session=True, preexec_fn=_die_with_parent)
         _started.append(self)
+
+    def command(self, arguments):
+        """For those that run it under another program."""
+        return arguments
 
     def first_line(self):
         line = self.process.stdout.readline()
