@@ -205,9 +205,10 @@ class Report:
     def legend(self):
         yield ("ns per operation (bytes_per_live_*: resident bytes per context; cancel_to_wake: ratio to the kernel's futex "
                f"wake). Medians of {self.run['rounds']} rounds; spread: (max - min) / median.")
-        if any(record["case"].startswith("gateway") for record in self.cases):
-            yield ("gateway_*: requests per second. ratio: time of a request with contexts / compiled out; instructions are counted, "
-                   "repeatable where times are not; *_overhead: see bench/gateway.py --help.")
+        turns = [len(record["rctx"]["rounds"]) for record in self.cases if record["case"].startswith("gateway")]
+        if turns:
+            yield (f"gateway_*: requests per second, medians of {turns[0]} turns. ratio: time of a request with contexts / compiled "
+                   "out; instructions are counted, repeatable where times are not; *_overhead: see bench/gateway.py --help.")
         yield "ratio: rctx / best rival, the median over the rounds; below 1, rctx is ahead. target: at most; x1.40: missed by 40 %."
         yield f"rctx: {self.linked} library"
         for rival in self.rivals:

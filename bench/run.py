@@ -161,8 +161,10 @@ def main():
     ours, rivals, skipped = all_programs(parser, arguments)
     of_gateway = GatewayCases(arguments.build)
     known = [case for program in [*ours, of_gateway] for case in program.cases]
-    if of_gateway.skipped and arguments.only and set(arguments.only.split(",")) & set(gateway.CASES):
-        raise programs.Broken(of_gateway.skipped)
+    if of_gateway.skipped:
+        if arguments.only and set(arguments.only.split(",")) & set(gateway.CASES):
+            raise programs.Broken(of_gateway.skipped)
+        print(f"bench: the gateway skipped: {of_gateway.skipped}", file=sys.stderr)
     cases = chosen_cases(parser, arguments, known)
     if arguments.list:
         list_cases(cases, ours + rivals)
@@ -178,8 +180,6 @@ def main():
           f"rivals: {', '.join(rival.name for rival in rivals) or 'none'}", file=sys.stderr)
     for name, why in skipped.items():
         print(f"bench: {name} skipped: {why}", file=sys.stderr)
-    if of_gateway.skipped:
-        print(f"bench: the gateway skipped: {of_gateway.skipped}", file=sys.stderr)
     made = report.Report(arguments.build, ours[0], rivals, skipped,
                          {"seed": seed, "rounds": rounds, "seconds": seconds, "quick": arguments.quick})
     order, progress = random.Random(seed), Progress(len(cases))
