@@ -41,10 +41,11 @@ sys.dont_write_bytecode = True
 sys.path.insert(1, os.path.join(ROOT, "examples", "gateway"))
 import play  # noqa: E402
 
+PATIENT = ("--timeout-ms", "30000", "--call-timeout-ms", "30000")  # nothing is late, however slow the machine
 CASES = {  # what it takes to start each side
-    "gateway_rps": {"contexts": True},
-    "gateway_rps_off": {"contexts": False},
-    "gateway_rps_off_telling": {"contexts": False, "options": ("--tell-call-timeout",)},
+    "gateway_rps": {"contexts": True, "options": PATIENT},
+    "gateway_rps_off": {"contexts": False, "options": PATIENT},
+    "gateway_rps_off_telling": {"contexts": False, "options": (*PATIENT, "--tell-call-timeout")},
 }
 WITH, *WITHOUT = CASES
 SHORT = {"gateway_rps_off": "", "gateway_rps_off_telling": "telling_"}  # before the names of overheads
@@ -223,7 +224,7 @@ def is_scope(name):
 def send(port, requests):
     connection = http.client.HTTPConnection(play.LOOPBACK, port, timeout=60)
     for _ in range(requests):
-        connection.request("GET", "/", headers={"x-trace-id": "bench", "x-request-timeout-ms": "60000"})
+        connection.request("GET", "/", headers={"x-trace-id": "bench"})
         response = connection.getresponse()
         response.read()
         if response.status != 200:
@@ -234,11 +235,9 @@ def send(port, requests):
 class CountedGateway(play.Gateway):
     """Runs under callgrind."""
 
-    def __init__(self, directory, upstreams, scratch, out, contexts, options=()):
+    def __init__(self, directory, upstreams, scratch, out, **how):
         self.out = out
-        # a fixed limit that slowness under valgrind does not reach
-        options = (*options, *(() if contexts else ("--call-timeout-ms", "60000")))
-        super().__init__(directory, upstreams, scratch, contexts=contexts, options=options)
+        super().__init__(directory, upstreams, scratch, **how)
 
     def command(self, arguments):
         return ["valgrind", "--tool=callgrind", "--quiet", f"--callgrind-out-file={self.out}", *arguments]
