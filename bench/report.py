@@ -95,6 +95,17 @@ def cpu_model():
         return ""
 
 
+def floor_of(build):
+    """What the machine takes for the steps that no library gets around: {what: ns}."""
+    lines = []
+    try:
+        program = os.path.join(build, "bench", "rctx-floor")
+        lines = subprocess.run([program], stdout=subprocess.PIPE, text=True, check=True).stdout.splitlines()
+    except (OSError, subprocess.CalledProcessError):
+        pass
+    return {name: f"{ns} ns: {what}" for name, ns, what in (line.split("\t") for line in lines)}
+
+
 def describe_machine(build):
     """What the figures were measured on; what can not be read is left out."""
     cache = {}
@@ -114,7 +125,7 @@ def describe_machine(build):
         "commit": first_line(["git", "-C", ROOT, "describe", "--always", "--dirty"]),
         "date": datetime.datetime.now().astimezone().isoformat(timespec="seconds"),
     }
-    return {key: value for key, value in machine.items() if value}
+    return {key: value for key, value in {**machine, **floor_of(build)}.items() if value}
 
 
 def summarize(rounds, figure):

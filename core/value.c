@@ -266,8 +266,13 @@ void rctx__values_free_slow(rctx *node) {
 }
 
 size_t rctx__print_string(const void *value, char *buf, size_t size) {
-  int length = snprintf(buf, size, "%s", (const char *)value);
-  return length < 0 ? 0 : (size_t)length;
+  const char *text = value ? value : "(null)";
+  size_t length = strlen(text);
+  if (size == 0) return length;
+  size_t there = length < size ? length : size - 1;
+  memcpy(buf, text, there);
+  buf[there] = '\0';
+  return length;
 }
 
 /* The value lies in the first bytes of the slot, as name_value() has put it there. */
