@@ -175,9 +175,13 @@ static COLD void note_contention(rctx *parent) {
   if (before + 1 == CONTENDED_ENOUGH) stripes_make(parent);
 }
 
-static void link_striped(rctx *node, rctx *parent, struct rctx__stripe *stripes, unsigned count) {
+static inline unsigned own_stripe(unsigned count) {
   const struct rctx__heap *heap = rctx__heap_here;
-  unsigned index = (heap ? heap->index : 0) & (count - 1);
+  return (heap ? heap->index : 0) & (count - 1);
+}
+
+static void link_striped(rctx *node, rctx *parent, struct rctx__stripe *stripes, unsigned count) {
+  unsigned index = own_stripe(count);
   node->stripe = (uint8_t)(index + 1);
   rctx__take(&stripes[index].lock);
   born(node, parent, load_acquire(&parent->state)); /* partner: mark(); the acquire also covers the parent's cause */
@@ -207,12 +211,31 @@ static __attribute__((noinline)) rctx *link_general(rctx *node, bool contended) 
   return node;
 }
 
-/* No calls but the last: a path that all take saves no registers. */
+/* No calls but the last, here and in what follows: a path that all take saves no registers. */
+static __attribute__((noinline)) rctx *link_beside_ext(rctx *node, struct rctx__ext *ext) {
+  rctx *parent = node->parent;
+  struct rctx__stripe *stripes = load_acquire(&ext->stripes); /* partner: stripes_make() */
+  if (stripes == NULL) return link_general(node, false);
+  unsigned index = own_stripe(ext->stripe_count);
+  if (unlikely(!rctx__trylock(&stripes[index].lock))) return link_general(node, false);
+  uint32_t s = load_acquire(&parent->state); /* partner: mark() */
+  if (unlikely(rctx__done(s))) {
+    rctx__unlock(&stripes[index].lock);
+    return link_general(node, false);
+  }
+  node->stripe = (uint8_t)(index + 1);
+  splice_in(&stripes[index].children, node);
+  rctx__unlock(&stripes[index].lock);
+  return node;
+}
+
 rctx *rctx__link(rctx *node) {
   rctx *parent = node->parent;
   uint32_t s = load_relaxed(&parent->state); /* a guess: the CAS decides */
-  if (unlikely(s & (STATE_LOCKED | STATE_ERR | STATE_ENDLESS)) || unlikely(load_relaxed(&parent->ext) != NULL))
+  if (unlikely(s & (STATE_LOCKED | STATE_ERR | STATE_ENDLESS)))
     return parent->kind == NODE_ROOT ? node : link_general(node, s & STATE_LOCKED);
+  struct rctx__ext *ext = load_acquire(&parent->ext); /* partner: rctx__ext_get() */
+  if (unlikely(ext != NULL)) return link_beside_ext(node, ext);
   if (unlikely(!cas_acquire(&parent->state, &s, s | STATE_LOCKED))) return link_general(node, true);
   splice_in(&parent->children, node);
   rctx__state_unlock(parent, s | STATE_CHILDREN);
@@ -731,8 +754,21 @@ static inline bool leave_at_once(rctx *node) {
   return !stripes;
 }
 
+static inline bool leave_stripe_at_once(rctx *node) {
+  rctx *parent = node->parent;
+  struct rctx__ext *ext = load_acquire(&parent->ext); /* partners: rctx__ext_get(), stripes_make() */
+  struct rctx__stripe *stripe = &load_acquire(&ext->stripes)[node->stripe - 1];
+  if (unlikely(!rctx__trylock(&stripe->lock))) return false;
+  uint32_t s = load_acquire(&parent->state); /* partner: leave_walk() */
+  bool usual = !(s & STATE_DROPPED) && !must_defer(s);
+  if (likely(usual)) splice_out(node);
+  rctx__unlock(&stripe->lock);
+  return usual;
+}
+
 void rctx__release(rctx *node) {
-  if (unlikely(!plain(node)) || unlikely(node->own & OWN_BLOCK) || unlikely(!leave_at_once(node))) {
+  if (unlikely(!plain(node)) || unlikely(node->own & OWN_BLOCK) ||
+      unlikely(!(node->stripe ? leave_stripe_at_once(node) : leave_at_once(node)))) {
     release_general(node);
     return;
   }
@@ -744,14 +780,24 @@ static __attribute__((noinline)) void drop_general(rctx *node) {
   if (rctx__give_up(node)) rctx__release(node);
 }
 
-void rctx__drop(rctx *node) {
-  if (unlikely(!sole(node)) ||
-      unlikely(load_acquire(&node->timer_state) != TIMER_NONE)) { /* partner: rctx__timer_disarm_slow() */
+static __attribute__((noinline)) void drop_armed(rctx *node) {
+  if (unlikely(!rctx__timer_disarm(node))) { /* it has fired: somebody may hold it */
     drop_general(node);
     return;
   }
   store_relaxed(&node->refs, 0U); /* as in rctx__give_up() */
   rctx__release(node);
+}
+
+void rctx__drop(rctx *node) {
+  if (unlikely(!sole(node))) {
+    drop_general(node);
+  } else if (load_acquire(&node->timer_state) != TIMER_NONE) { /* partner: rctx__timer_disarm_slow() */
+    drop_armed(node);
+  } else {
+    store_relaxed(&node->refs, 0U); /* as in rctx__give_up() */
+    rctx__release(node);
+  }
 }
 
 /* ---- visiting ---------------------------------------------------------------------------------------------------- */
