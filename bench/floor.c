@@ -12,6 +12,7 @@
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/mman.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -130,6 +131,21 @@ static void walk(const char *name, size_t count, const char *what) {
   free(nodes);
 }
 
+/* Memory that the kernel has not given yet, both lines of each node: what is paid once, when the number of contexts grows. */
+static void first_touch(const char *name, size_t count, const char *what) {
+  size_t bytes = count * NODE_BYTES;
+  double ns[ROUNDS];
+  for (int round = 0; round < ROUNDS; round++) {
+    char *fresh = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (fresh == MAP_FAILED) exit(1);
+    int64_t began = bench_clock(CLOCK_MONOTONIC);
+    for (size_t at = 0; at < bytes; at += NODE_BYTES / 2) *(volatile char *)&fresh[at] = 1;
+    ns[round] = (double)(bench_clock(CLOCK_MONOTONIC) - began) / (double)count;
+    munmap(fresh, bytes);
+  }
+  report(name, ns, what);
+}
+
 /* A random node of many: both its lines and the first one of a neighbour in a list, as when one of a million timers is ended. */
 static void touch(const char *name, size_t count, const char *what) {
   struct node *nodes = aligned_alloc(NODE_BYTES, count * sizeof *nodes);
@@ -171,6 +187,8 @@ int main(void) {
   walk("walk_1000", 1000, "compare-and-swap on each node of a list of 1,000 (128 bytes each), per node");
   walk("walk_100000", 100000, "the same, of 100,000");
   walk("walk_1000000", 1000000, "the same, of 1,000,000");
+  first_touch("first_touch_1m", 1000000,
+              "both lines of each of 1,000,000 nodes for the first time: the kernel's page faults");
   touch("touch_1m", 1000000, "both lines of a random one of 1,000,000 nodes, and a line of another");
   return 0;
 }
