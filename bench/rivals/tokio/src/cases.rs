@@ -2,8 +2,6 @@
 
 use crate::{Case, Fixture};
 use std::future::Future;
-use std::hint::black_box;
-use std::pin::pin;
 use std::sync::atomic::{AtomicU32, Ordering::SeqCst};
 use std::sync::{mpsc, Arc, Mutex};
 use std::task::{Context, Wake, Waker};
@@ -174,13 +172,19 @@ impl Wake for Nobody {
     fn wake(self: Arc<Self>) {}
 }
 
+/// The compiler knows nothing of the result. Debian's rustc 1.63 has no std::hint::black_box yet.
+fn black_box<T>(value: T) -> T {
+    unsafe { std::arch::asm!("/* {0} */", in(reg) &value, options(nostack, preserves_flags)) };
+    value
+}
+
 thread_local! {
     static NOBODY: Waker = Waker::from(Arc::new(Nobody));
 }
 
 /// As the first turn of a select! does.
 fn poll_once(future: impl Future) {
-    let future = pin!(future);
+    tokio::pin!(future);
     NOBODY.with(|nobody| black_box(future.poll(&mut Context::from_waker(nobody)).is_pending()));
 }
 
@@ -370,7 +374,7 @@ fn futex(word: &AtomicU32, operation: i32, value: u32) {
     unsafe {
         syscall(
             SYS_FUTEX,
-            word.as_ptr(),
+            word as *const AtomicU32 as *mut u32,
             operation | 128,
             value,
             0usize,
@@ -381,14 +385,14 @@ fn futex(word: &AtomicU32, operation: i32, value: u32) {
 }
 
 struct Sleeper {
-    waits: mpsc::Sender<Option<CancellationToken>>,
+    waits: mpsc::SyncSender<Option<CancellationToken>>,
     woke: Mutex<mpsc::Receiver<Instant>>,
     word: Arc<AtomicU32>,
 }
 
 impl Sleeper {
     fn new() -> Sleeper {
-        let (waits, waited) = mpsc::channel::<Option<CancellationToken>>();
+        let (waits, waited) = mpsc::sync_channel::<Option<CancellationToken>>(1);
         let (wakes, woke) = mpsc::channel();
         let word = Arc::new(AtomicU32::new(0));
         let its_word = word.clone();

@@ -1,0 +1,18 @@
+# cmake -DNAME=... -DBIN=... -DSKIPPED=... -P build.cmake -- COMMAND...: builds a rival in another language. If that fails, it is
+# skipped with a line, as one that is not installed: whoever measures rctx does not need a Rust or Go of the right version.
+set(command "")
+set(found FALSE)
+math(EXPR last "${CMAKE_ARGC} - 1")
+foreach(i RANGE ${last})
+  if(found)
+    list(APPEND command "${CMAKE_ARGV${i}}")
+  elseif("${CMAKE_ARGV${i}}" STREQUAL "--")
+    set(found TRUE)
+  endif()
+endforeach()
+execute_process(COMMAND ${command} RESULT_VARIABLE result)
+if(NOT result EQUAL 0)
+  message(WARNING "the rival ${NAME} could not be built (see above): it is skipped")
+  file(REMOVE "${BIN}/${NAME}")
+  file(APPEND "${SKIPPED}" "${NAME}\tit could not be built with what is installed\n")
+endif()
