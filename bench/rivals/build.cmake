@@ -1,5 +1,5 @@
-# cmake -DNAME=... -DBIN=... -DSKIPPED=... -P build.cmake -- COMMAND...: builds a rival in another language. If that fails, it is
-# skipped with a line, as one that is not installed: whoever measures rctx does not need a Rust or Go of the right version.
+# cmake -DNAME=... -DBIN=... -DSKIPPED=... [-DPRODUCT=FILE] -P build.cmake -- COMMAND...: builds a rival in another language, and
+# copies what it made to where rivals are. If that fails, it is skipped with a line, as one that is not installed: whoever measures rctx does not need a Rust or Go of the right version.
 set(command "")
 set(found FALSE)
 math(EXPR last "${CMAKE_ARGC} - 1")
@@ -15,4 +15,6 @@ if(NOT result EQUAL 0)
   message(WARNING "the rival ${NAME} could not be built (see above): it is skipped")
   file(REMOVE "${BIN}/${NAME}")
   file(APPEND "${SKIPPED}" "${NAME}\tit could not be built with what is installed\n")
+elseif(PRODUCT)
+  configure_file("${PRODUCT}" "${BIN}/${NAME}" COPYONLY)
 endif()
