@@ -64,7 +64,7 @@ class Check(unittest.TestCase):
 
     def test_another_compiler_skips_and_says_so(self):
         done = self.check(1.0, compiler="gcc 3.2 for pdp11")
-        self.assertEqual(done.returncode, 77)
+        self.assertEqual(done.returncode, 86)
         self.assertIn("SKIPPED", done.stderr)
 
     def test_a_table_without_a_compiler_fails(self):
