@@ -83,7 +83,6 @@ static struct rctx_after *list_claim_locked(rctx *node) {
 
 /* ---- running ----------------------------------------------------------------------------------------------------- */
 
-/* Let go of what a registration holds. */
 /* A queue lives as long as a registration for it. A manager's own does anyway: there they are only counted, for fork. */
 static void hold_queue(rctx_manager *manager, struct rctx__queue *queue) {
   if (queue == &manager->callbacks) {
@@ -100,6 +99,7 @@ static void release_queue(rctx_manager *manager, struct rctx__queue *queue) {
   }
 }
 
+/* Let go of what a registration holds. */
 static void release_holds(rctx *ctx, uint32_t mode, void *target) {
   if (mode == MODE_QUEUE) release_queue(ctx->manager, target);
   if (!rctx__is_static(ctx)) rctx__drop(ctx);

@@ -333,7 +333,8 @@ static inline rctx *sibling_after(const rctx *parent, const rctx *child) {
   return likely(next != NULL) ? next : first_from(parent, child->stripe + 1U);
 }
 
-/* Below deadlines that move: whether its own is no later than the one that has passed. */
+/* Below deadlines that move: whether its own is no later than the one that has passed. Relaxed: the states on the way up were
+ * marked before this walk came here, and do not change again. */
 static COLD bool its_own_has_passed(const rctx *child) {
   const rctx *from = child->parent;
   while ((load_relaxed(&rctx__mutable(from)->state) & STATE_ORIGIN) == ORIGIN_PARENT) from = from->parent;
@@ -728,6 +729,7 @@ static COLD void release_slow(rctx *node) {
   }
 }
 
+/* What the usual paths below leave to it. */
 static __attribute__((noinline)) void release_general(rctx *node) {
   if (likely(plain(node))) {
     rctx *parent = node->parent;
@@ -745,7 +747,7 @@ static inline bool leave_at_once(rctx *node) {
   if (unlikely(s & (STATE_LOCKED | STATE_DROPPED)) || must_defer(s)) return false;
   if (unlikely(load_relaxed(&parent->ext) != NULL)) return false; /* perhaps stripes; those come under the lock */
   if (unlikely(!cas_acquire(&parent->state, &s, s | STATE_LOCKED))) return false;
-  bool stripes = load_relaxed(&parent->ext) != NULL;
+  bool stripes = load_relaxed(&parent->ext) != NULL; /* written under this lock */
   if (likely(!stripes)) {
     splice_out(node);
     if (load_relaxed(&parent->children) == NULL) s &= ~STATE_CHILDREN; /* under its lock */
@@ -754,6 +756,7 @@ static inline bool leave_at_once(rctx *node) {
   return !stripes;
 }
 
+/* The same where there are several lists. */
 static inline bool leave_stripe_at_once(rctx *node) {
   rctx *parent = node->parent;
   struct rctx__ext *ext = load_acquire(&parent->ext); /* partners: rctx__ext_get(), stripes_make() */

@@ -116,16 +116,6 @@ struct rctx__ext {
 };
 
 static inline uint32_t rctx__done(uint32_t state) { return state & STATE_ERR; }
-/* A node's own deadline at this moment. One that is idle's is the later of two words: who moves it writes the deadline and then takes the
- * touch back; who touches it writes the touch only. So a touch and a move at once can not undo one another. */
-static inline int64_t rctx__own_deadline(const rctx *ctx) {
-  struct rctx__ext *ext =
-      (ctx->own & OWN_MOVABLE) ? load_acquire(&((rctx *)(uintptr_t)ctx)->ext) : NULL; /* partner: rctx__ext_get() */
-  bool idle = ext && load_acquire(&ext->idle_ns) != 0;                                /* partner: rctx_with_idle() */
-  int64_t until_ns = idle ? load_acquire(&ext->touched_until_ns) : INT64_MIN;         /* partner: rctx__timer_move() */
-  int64_t deadline_ns = load_relaxed(&((rctx *)(uintptr_t)ctx)->deadline_ns);         /* a time of this moment */
-  return until_ns > deadline_ns ? until_ns : deadline_ns;
-}
 static inline bool rctx__is_root(const rctx *ctx) { return ctx->kind == NODE_ROOT; }
 static inline bool rctx__is_static(const rctx *ctx) { return ctx->kind == NODE_ROOT || ctx->kind == NODE_STATIC_ERROR; }
 static inline rctx *rctx__mutable(const rctx *ctx) {
@@ -134,6 +124,17 @@ static inline rctx *rctx__mutable(const rctx *ctx) {
     rctx *out;
   } cast = {ctx};
   return cast.out;
+}
+
+/* A node's own deadline at this moment. One that is idle's is the later of two words: who moves it writes the deadline and then takes the
+ * touch back; who touches it writes the touch only. So a touch and a move at once can not undo one another. */
+static inline int64_t rctx__own_deadline(const rctx *ctx) {
+  struct rctx__ext *ext =
+      (ctx->own & OWN_MOVABLE) ? load_acquire(&rctx__mutable(ctx)->ext) : NULL; /* partner: rctx__ext_get() */
+  bool idle = ext && load_acquire(&ext->idle_ns) != 0;                          /* partner: rctx_with_idle() */
+  int64_t until_ns = idle ? load_acquire(&ext->touched_until_ns) : INT64_MIN;   /* partner: rctx__timer_move() */
+  int64_t deadline_ns = load_relaxed(&rctx__mutable(ctx)->deadline_ns);         /* a time of this moment */
+  return until_ns > deadline_ns ? until_ns : deadline_ns;
 }
 
 /* ---- looks: see rctx/testing.h ------------------------------------------------------------------------------------ */

@@ -241,6 +241,23 @@ Test(sweep, another_cancel_marks_all_at_once__CTX_1) {
   }
 }
 
+// context.h, rctx_cancel_begin: "so does registering a callback".
+Test(sweep, registering_on_what_is_swept_leaves_the_rest_to_the_steps) {
+  struct tree tree = tree_make(BUSHY, 200);
+  struct rctx_sweep sweep;
+  struct rctx_after late = {.rctx__state = 0};
+  const rctx *last = tree.nodes[tree.n - 1];
+  cr_assert(rctx_cancel_begin(tree.nodes[0], &cause, &sweep));
+  cr_assert(rctx_cancel_step(&sweep, 5));
+  cr_assert_eq(rctx_err(last), 0);
+  cr_assert_eq(rctx_after_inline(tree.nodes[0], &late, RCTX_ON_ENDED_TELL, nothing, NULL), RCTX_ENDED);
+  cr_assert_eq(rctx_err(last), 0, "marked by a registration");
+  while (rctx_cancel_step(&sweep, 5)) {
+  }
+  cr_assert(is(last, &cause));
+  tree_end(&tree);
+}
+
 Test(sweep, an_ancestors_end_marks_all_at_once__CTX_1) {
   rctx *above = rctx_with_cancel(fake_root()), *top = watched(rctx_with_cancel(above)), *children[40];
   for (int i = 0; i < 40; i++) children[i] = watched(rctx_with_cancel(top));
