@@ -6,7 +6,7 @@
 
 #include <string.h>
 
-enum { COLLECT = 64, WORK_PER_LOCK = 256 };
+enum { COLLECT = 64, WORK_PER_LOCK = 256, PREPARE_PER_TURN = 2048 };
 
 /* ---- ns and ticks ------------------------------------------------------------------------------------------------ */
 
@@ -142,6 +142,16 @@ static size_t advance_shard(const struct rctx__timers *timers, struct rctx__shar
   return done;
 }
 
+/* Prepare a shard for the ticks to come: each time a little, so that it delays nothing that is due by much. */
+static void prepare_shard(struct rctx__shard *shard) {
+  size_t left = 0;
+  for (size_t work = 0; work < PREPARE_PER_TURN && left == 0; work += WORK_PER_LOCK) {
+    rctx__take(&shard->lock);
+    left = rctx__wheel_prepare(&shard->wheel, WORK_PER_LOCK);
+    rctx__unlock(&shard->lock);
+  }
+}
+
 static size_t advance(struct rctx_manager *manager, int64_t now_ns, size_t budget) {
   struct rctx__timers *timers = &manager->timers;
   struct rctx__shard *shards = load_acquire(&timers->shards); /* partner: shards_make() */
@@ -154,6 +164,7 @@ static size_t advance(struct rctx_manager *manager, int64_t now_ns, size_t budge
   for (unsigned i = 0; i < timers->shard_count && done < budget; i++) {
     done += advance_shard(timers, &shards[i], to, budget - done);
   }
+  for (unsigned i = 0; i < timers->shard_count; i++) prepare_shard(&shards[i]);
   if (process == load_relaxed(&rctx__process))
     rctx__finished(&manager->busy); /* else: the child of a fork in a callback */
   return done;

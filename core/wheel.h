@@ -1,14 +1,17 @@
 /*
  * wheel.h - a hierarchical timing wheel: pure arithmetic. No lock, no clock, no thread: one owner at a time.
  *
- * Time is a count of ticks. 8 levels of 64 slots cover 48 bits (with ticks of 0.1 ms or more: all of int64_t
- * nanoseconds), so no delta is beyond capacity and nothing wraps. An entry lies on the level of the highest base-64 digit in
- * which its tick differs from `now`, in the slot of that digit's value. Hence all of level 0 is due before anything of
- * level 1, and so on, and within a level slots are due in order: the next event is the lowest set bit of the lowest
- * non-empty level. When `now` reaches the start of a slot above level 0, its entries move down (cascade).
+ * Time is a count of ticks. 8 levels of base-64 digits cover 48 bits (with ticks of 0.1 ms or more: all of int64_t nanoseconds), so
+ * no delta is beyond capacity and nothing wraps. A level has two halves of 64 slots: a slot of level L stands for 64^L ticks, a half
+ * for a round of 64 slots, and the halves for the round that `now` is in and the one after it. An entry lies on the lowest level
+ * that reaches its tick. Within a level slots are due in order: those of the current round, then those of the next.
+ *
+ * A slot above level 0 has to be emptied onto lower levels when `now` reaches its start. It may be emptied as soon as its entries
+ * would lie lower, which is one slot's length before. That is what rctx__wheel_prepare() does, a little at a time: emptied all at
+ * once, a slot of 64,000 entries made those that were due then 4 ms late (docs/performance.md).
  *
  * Invariants, checked by rctx__wheel_check():
- *   every entry: tick > now, level and slot as above (w.r.t. now); occupied bit set <=> slot not empty.
+ *   every entry: tick > now, in the slot of its digit, in this round or the next; occupied bit set <=> slot not empty.
  */
 #ifndef RCTX_CORE_WHEEL_H
 #define RCTX_CORE_WHEEL_H
@@ -17,7 +20,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-enum { WHEEL_BITS = 6, WHEEL_SLOTS = 1 << WHEEL_BITS, WHEEL_LEVELS = 8 };
+enum { WHEEL_BITS = 6, WHEEL_ROUND = 1 << WHEEL_BITS, WHEEL_SLOTS = 2 * WHEEL_ROUND, WHEEL_LEVELS = 8 };
 #define WHEEL_TICK_MAX ((UINT64_C(1) << (WHEEL_BITS * WHEEL_LEVELS)) - 1)
 #define WHEEL_NEVER UINT64_MAX
 
@@ -29,8 +32,8 @@ struct rctx__wheel_entry {
 };
 
 struct rctx__wheel {
-  uint64_t now;                    /* every entry due at or before has been taken out */
-  uint64_t occupied[WHEEL_LEVELS]; /* bit s: slot s is not empty */
+  uint64_t now;                       /* every entry due at or before has been taken out */
+  uint64_t occupied[WHEEL_LEVELS][2]; /* per half, bit s: its slot s is not empty */
   struct rctx__wheel_entry *slots[WHEEL_LEVELS][WHEEL_SLOTS];
 };
 
@@ -40,7 +43,8 @@ void rctx__wheel_add(struct rctx__wheel *wheel, struct rctx__wheel_entry *entry)
 /** Take an entry out before it is due. */
 void rctx__wheel_remove(struct rctx__wheel *wheel, struct rctx__wheel_entry *entry);
 
-/** The tick at which rctx__wheel_advance() has work: never later than the first entry's. WHEEL_NEVER if empty. */
+/** The tick at which there is work, for rctx__wheel_advance() or rctx__wheel_prepare(): later than now, unless an advance was cut
+ *  short, and never later than the first entry's. WHEEL_NEVER if empty. */
 uint64_t rctx__wheel_next(const struct rctx__wheel *wheel);
 
 /** The earliest of what `due` says of the entries; never less than their ticks. WHEEL_NEVER if empty. Looks at all entries of
@@ -57,6 +61,12 @@ void rctx__wheel_rewind(struct rctx__wheel *wheel, uint64_t to);
  * wheel at a consistent tick before `to`, and is called again.
  */
 struct rctx__wheel_entry *rctx__wheel_advance(struct rctx__wheel *wheel, uint64_t to, size_t *work);
+
+/**
+ * Empty slots before their time, of up to `work` entries. Gives back what is left of work: more than 0 if nothing is left to do at
+ * this tick. Called after rctx__wheel_advance() has come to its end.
+ */
+size_t rctx__wheel_prepare(struct rctx__wheel *wheel, size_t work);
 
 /** True if the invariants hold. Slow: for tests. */
 bool rctx__wheel_check(const struct rctx__wheel *wheel);

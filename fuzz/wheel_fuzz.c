@@ -62,7 +62,9 @@ static void advance(struct state *s, uint64_t to, size_t work) {
 static void operate(struct state *s) {
   uint8_t what = take(s);
   size_t i = what % ENTRIES;
-  if (what >= 192) {
+  if (what >= 248) {
+    rctx__wheel_prepare(&s->wheel, what & 7);
+  } else if (what >= 192) {
     uint64_t delta = take_delta(s), to = s->wheel.now + delta;
     advance(s, to < WHEEL_TICK_MAX ? to : WHEEL_TICK_MAX, what & 32 ? SIZE_MAX : 1 + (size_t)what % 8);
   } else if (s->armed[i]) {

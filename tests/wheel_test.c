@@ -198,6 +198,47 @@ Test(wheel, little_work_at_a_time_still_fires_all_in_order) {
   cr_assert_eq(model.wheel.now, 10000);
 }
 
+// A slot's entries are moved down during the ticks before it begins: then the tick at which it does touches only what is due.  [19]
+Test(wheel, a_crowded_slot_is_emptied_before_its_time) {
+  static const uint64_t slots[] = {128, 4096, 8192, 262144};
+  for (size_t s = 0; s < sizeof slots / sizeof *slots; s++) {
+    for (int prepare = 0; prepare <= 1; prepare++) {
+      model_init(0);
+      for (size_t i = 0; i < ENTRIES; i++) arm(i, slots[s] + i % 64);
+      for (uint64_t next; (next = rctx__wheel_next(&model.wheel)) < slots[s];) { // as the driver goes to sleep
+        cr_assert_gt(next, model.wheel.now);
+        cr_assert_eq(advance(next), 0);
+        if (prepare) rctx__wheel_prepare(&model.wheel, 100);
+        cr_assert(rctx__wheel_check(&model.wheel));
+        next_is_not_late();
+        if (!prepare && next >= slots[s] - 1) break; // always something left to prepare
+      }
+      size_t work = SIZE_MAX, due = 0;
+      while (take_one(slots[s], &work)) due++;
+      cr_assert_eq(due, (ENTRIES + 63) / 64);
+      if (prepare) {
+        cr_assert_eq(SIZE_MAX - work, due, "%zu touched", SIZE_MAX - work);
+      } else {
+        cr_assert_geq(SIZE_MAX - work, (size_t)ENTRIES, "the test's premise: unprepared, all are touched at once");
+      }
+      advance(slots[s] + 64);
+    }
+  }
+}
+
+// As many as there are, little by little: each call does as much as it may, and says when nothing is left for this tick.
+Test(wheel, prepare_does_no_more_than_it_is_allowed) {
+  model_init(0);
+  for (size_t i = 0; i < ENTRIES; i++) arm(i, 128 + i % 64);
+  cr_assert_eq(rctx__wheel_prepare(&model.wheel, 10), 10, "too early: nothing to do");
+  advance(64);
+  cr_assert_eq(rctx__wheel_next(&model.wheel), 65, "something to prepare at the next tick");
+  for (size_t left = ENTRIES; left >= 100; left -= 100) cr_assert_eq(rctx__wheel_prepare(&model.wheel, 100), 0);
+  cr_assert_eq(rctx__wheel_prepare(&model.wheel, 100), 100);
+  cr_assert_eq(rctx__wheel_next(&model.wheel), 128, "nothing but what is due");
+  cr_assert_eq(advance(191), ENTRIES);
+}
+
 static uint64_t random_delta(struct rng *rng) {
   unsigned bits = (unsigned)rng_below(rng, 46);
   uint64_t delta = 1 + (rng_next(rng) & ((UINT64_C(1) << bits) - 1));
@@ -224,6 +265,7 @@ Test(wheel, two_hundred_thousand_random_operations_against_a_plain_array, .timeo
       while (take_one(to < WHEEL_TICK_MAX ? to : WHEEL_TICK_MAX, &work)) fired++;
       cr_assert_geq(model.wheel.now, before);
     }
+    if (rng_one_in(&rng, 8)) rctx__wheel_prepare(&model.wheel, rng_below(&rng, 100));
     if (op % 64 == 0) cr_assert(rctx__wheel_check(&model.wheel));
     if (model.wheel.now > WHEEL_TICK_MAX - (UINT64_C(1) << 40)) { // worn out: start anew
       advance(WHEEL_TICK_MAX);
