@@ -183,7 +183,9 @@ void rctx__fire(rctx *node) {
       return;
     }
     list_remove_locked(node, after);
-    deliver(after, node, s);
+    bool last = node->watch == NULL; /* ended: none is added any more */
+    deliver(after, node, s);         /* may free the node only when the caller's pin is gone */
+    if (last) return;
   }
 }
 
