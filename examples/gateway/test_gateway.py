@@ -11,6 +11,7 @@ import errno
 import json
 import os
 import re
+import resource
 import signal
 import socket
 import subprocess
@@ -399,6 +400,22 @@ class Shutdown(Case):
         self.finish(gateway)
         crowd.join(30)
         self.assertEqual(client.status, 503)
+
+    def test_out_of_descriptors_it_waits_and_goes_on(self):
+        pid, limits = self.gateway.process.pid, resource.prlimit(self.gateway.process.pid, resource.RLIMIT_NOFILE)
+        self.assertEqual(self.get().status, 200)
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, (len(os.listdir(f"/proc/{pid}/fd")), limits[1]))
+        waiting = [socket.create_connection((LOOPBACK, self.gateway.port)) for _ in range(20)]
+        wait_until(lambda: "can not be accepted" in self.gateway.messages(), "it says so")
+        wait_until(lambda: self.gateway.messages().count("can not be accepted") > 5, "it tries again")
+        self.assertLess(len(self.gateway.messages().splitlines()), 1000, "it does nothing but fail")
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, limits)
+        for sock in waiting:
+            sock.settimeout(30)
+            sock.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
+            self.assertIn(b" 200 ", sock.recv(100))
+            sock.close()
+        self.finish()
 
     def test_several_workers_under_one_server_context(self):
         gateway = self.gateway = self.start_gateway("--workers", "3", "--drain-ms", "200")

@@ -9,12 +9,15 @@
 #include <event2/buffer.h>
 #include <event2/http.h>
 #include <event2/keyvalq_struct.h>
+#include <event2/listener.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
 #include <unistd.h>
 
-enum { HEADERS_MAX = 16 * 1024, BODY_MAX = 64 * 1024, IDLE_S = 75, HURRY_US = 500000 };
+enum { HEADERS_MAX = 16 * 1024, BODY_MAX = 64 * 1024, IDLE_S = 75, HURRY_US = 500000, ACCEPT_AGAIN_US = 50000 };
+
+static _Thread_local struct worker *worker_here; /* libevent hands its own pointer to accept_failed() */
 
 /* ---- answering --------------------------------------------------------------------------------------------------- */
 
@@ -114,6 +117,24 @@ static void serve_nothing(struct evhttp_request *http, void *arg) {
   worker_send(arg, http, 404, "", "{\"error\":\"there are /, /healthz, /stats, /metrics and /debug/contexts\"}");
 }
 
+/* ---- accepting --------------------------------------------------------------------------------------------------- */
+
+/* Out of descriptors, say. The socket stays readable: without a pause the loop would do nothing but fail. */
+static void accept_failed(struct evconnlistener *listener, void *arg) {
+  (void)arg;
+  log_message(NULL, LOG_WARN, "a connection can not be accepted: %s",
+              evutil_socket_error_to_string(EVUTIL_SOCKET_ERROR()));
+  evconnlistener_disable(listener);
+  event_add(worker_here->accept_again, &(struct timeval){.tv_usec = ACCEPT_AGAIN_US});
+}
+
+static void accept_again(evutil_socket_t fd, short what, void *arg) {
+  struct worker *worker = arg;
+  (void)fd;
+  (void)what;
+  evconnlistener_enable(evhttp_bound_socket_get_listener(worker->listening));
+}
+
 /* ---- orders from the main thread --------------------------------------------------------------------------------- */
 
 static void out_of_patience(evutil_socket_t fd, short what, void *arg) {
@@ -134,6 +155,7 @@ static void told(evutil_socket_t fd, short what, void *arg) {
   int orders = atomic_load(&worker->orders);
   if ((orders & WORKER_DRAIN) && !worker->draining) {
     worker->draining = true;
+    event_del(worker->accept_again);
     evhttp_del_accept_socket(worker->http, worker->listening);
   }
   if (orders & WORKER_HURRY) event_add(worker->patience, &(struct timeval){.tv_usec = HURRY_US});
@@ -154,6 +176,7 @@ static void close_all(struct worker *worker) {
   scope_loop_close(worker->scopes);
   if (worker->told) event_free(worker->told);
   if (worker->patience) event_free(worker->patience);
+  if (worker->accept_again) event_free(worker->accept_again);
   if (worker->told_fd >= 0) close(worker->told_fd);
   if (worker->base) event_base_free(worker->base);
 }
@@ -162,8 +185,12 @@ static bool listen_on(struct worker *worker, int listen_fd) {
   int fd = dup(listen_fd);
   if (fd < 0) return false;
   worker->listening = evhttp_accept_socket_with_handle(worker->http, fd);
-  if (!worker->listening) close(fd);
-  return worker->listening != NULL;
+  if (!worker->listening) {
+    close(fd);
+    return false;
+  }
+  evconnlistener_set_error_cb(evhttp_bound_socket_get_listener(worker->listening), accept_failed);
+  return true;
 }
 
 static bool open_all(struct worker *worker, int listen_fd) {
@@ -171,11 +198,12 @@ static bool open_all(struct worker *worker, int listen_fd) {
   worker->told_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
   worker->told = event_new(worker->base, worker->told_fd, EV_READ | EV_PERSIST, told, worker);
   worker->patience = event_new(worker->base, -1, 0, out_of_patience, worker);
+  worker->accept_again = event_new(worker->base, -1, 0, accept_again, worker);
   worker->transfers = transfers_open(worker->base);
   worker->hangups = hangup_loop_open(worker->base);
   worker->scopes = scope_loop_open(worker->base);
-  if (worker->told_fd < 0 || !worker->told || !worker->patience || !worker->transfers || !worker->hangups ||
-      !worker->scopes || event_add(worker->told, NULL))
+  if (worker->told_fd < 0 || !worker->told || !worker->patience || !worker->accept_again || !worker->transfers ||
+      !worker->hangups || !worker->scopes || event_add(worker->told, NULL))
     return false;
   evhttp_set_allowed_methods(worker->http, EVHTTP_REQ_GET | EVHTTP_REQ_HEAD);
   evhttp_set_max_headers_size(worker->http, HEADERS_MAX);
@@ -191,7 +219,7 @@ static bool open_all(struct worker *worker, int listen_fd) {
 }
 
 static void *work(void *arg) {
-  struct worker *worker = arg;
+  struct worker *worker = worker_here = arg;
   event_base_dispatch(worker->base);
   close_all(worker);
   eventfd_write(worker->done_fd, 1);

@@ -34,7 +34,7 @@ struct worker {
   size_t unsent;  /* answers not yet written out */
   bool draining;
   bool impatient; /* no longer waits for unsent answers */
-  struct event *told, *patience;
+  struct event *told, *patience, *accept_again;
   int told_fd;
   _Atomic int orders; /* WORKER_*, set by the main thread */
   int done_fd;        /* eventfd of the main thread: written when this worker is done */
