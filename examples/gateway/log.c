@@ -42,7 +42,7 @@ static void escape(const char *value, char *out, size_t size) {
   size_t used = 0;
   for (; *value && used + 7 < size; value++) {
     unsigned char byte = (unsigned char)*value;
-    if (byte < 0x20 || byte == '"' || byte == '\\' || byte == 0x7f)
+    if (byte < 0x20 || byte == '"' || byte == '\\' || byte >= 0x7f)
       used += (size_t)snprintf(out + used, size - used, "\\u%04x", byte);
     else
       out[used++] = *value;

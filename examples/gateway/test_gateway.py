@@ -199,6 +199,8 @@ class Deadlines(Case):
             self.assertIn("x-request-timeout-ms", answer.json()["error"])
             self.assertEqual(self.access(f"a{number}")["outcome"], "bad-request")
         self.assertIn("refused: x-request-timeout-ms: 'abc' is not a whole number", self.gateway.messages())
+        self.assertEqual(get(self.gateway.port, "/", {"x-request-timeout-ms": b"\x9b2J\xff"}).status, 400)
+        self.assertIn("'\\u009b2J\\u00ff'", self.gateway.messages(), "what is logged of it is plain text")
         self.assertEqual(self.get("/?user=%00%ff").status, 400)
         self.assertEqual(self.get("/?user=ann&x=1").status, 200)
         self.finish()
