@@ -428,10 +428,14 @@ class Soak:
             self.fault(f"{name} ended with exit code {code}: {left} {gateway.messages()[-600:]}")
 
     def crashed(self):
-        for program in (*self.gateways.values(), *self.upstreams):
+        away = {lane.now for lane in self.lanes}
+        expected = [self.gateways["steady"], *([] if "restart" in away else [self.gateways["restarted"]]),
+                    *([] if "kill upstream" in away else self.upstreams)]
+        for program in expected:
             code = program.process.poll()
-            if code is not None and not any(lane.now in ("restart", "kill upstream") for lane in self.lanes):
-                return f"{os.path.basename(program.arguments[-1])} {program.arguments[:1]} is gone: {code}"
+            if code is not None:
+                said = program.messages()[-2000:] if isinstance(program, Gateway) else ""
+                return f"{program.log_path} is gone, exit code {code} {said}"
         return next((lane.error for lane in self.lanes if lane.error), None)
 
     # ---- seasons
@@ -522,8 +526,9 @@ class Soak:
         for batch in self.batches:
             batch.join(2 * HANG_S)
         self.batches.clear()
-        if self.crashed():
-            self.fault(self.crashed())
+        problem = self.crashed()
+        if problem or self.faults:
+            self.faults += [problem] if problem and not self.faults else []
             return
         for gateway in self.gateways.values():
             wait_until_idle(gateway, self.upstreams)
@@ -577,17 +582,20 @@ STANDING = {"stop upstream", "stop gateway", "kill upstream"}
 ACCESS_KEYS = ("trace_id", "outcome", "arrived_us", "answered_us", "over_us", "budget_ms")
 
 
-def read_access(path):
-    with open(path, encoding="utf-8") as file:
+def read_access(path, fault):
+    with open(path, encoding="utf-8", errors="replace") as file:
         for line in file:
-            record = json.loads(line)
-            yield {key: record[key] for key in ACCESS_KEYS} | {"trace_id": record["trace_id"]}
+            try:
+                record = json.loads(line)
+                yield {key: record[key] for key in ACCESS_KEYS}
+            except (ValueError, KeyError):  # the last one of a gateway that crashed, or worse
+                fault(f"{os.path.basename(os.path.dirname(path))}: a line of its access log is no record: {line[-120:]!r}")
 
 
 class Findings:
     def __init__(self, soak):
         self.soak, tally = soak, soak.tally
-        access = [r for name in soak.gateways for r in read_access(soak.gateways[name].log_path)]
+        access = [r for name in soak.gateways for r in read_access(soak.gateways[name].log_path, soak.fault)]
         calls = [call for upstream in soak.upstreams for call in upstream.calls()]
         self.outcomes = collections.Counter(record["outcome"] for record in access)
         lateness = [(r["over_us"] - r["arrived_us"] - r["budget_ms"] * 1000) / 1000 for r in access if r["outcome"] == "deadline"]
