@@ -599,12 +599,12 @@ class Findings:
         calls = [call for upstream in soak.upstreams for call in upstream.calls()]
         self.outcomes = collections.Counter(record["outcome"] for record in access)
         lateness = [(r["over_us"] - r["arrived_us"] - r["budget_ms"] * 1000) / 1000 for r in access if r["outcome"] == "deadline"]
-        standing = [soak.windows.during({"stop gateway"}, r["arrived_us"], r["over_us"]) for r in access
-                    if r["outcome"] == "deadline"]
+        gateway_stood, anybody_stood = soak.windows.times({"stop gateway"}), soak.windows.times(STANDING)
+        standing = [gateway_stood.overlap(r["arrived_us"], r["over_us"]) for r in access if r["outcome"] == "deadline"]
         self.lateness = [max(0.0, ms) for ms in lateness]
         self.lateness_running = [ms for ms, stood in zip(self.lateness, standing) if not stood]
         self.work, self.late = late_work(calls, access, tally.seen)
-        undisturbed = [call for call in calls if not soak.windows.during(STANDING, call[1], call[2])]
+        undisturbed = [call for call in calls if not anybody_stood.overlap(call[1], call[2])]
         _, self.late_undisturbed = late_work(undisturbed, access, tally.seen)
 
     def faults(self):
@@ -716,6 +716,7 @@ def main():
         try:
             soak = Soak(arguments, directory)
             soak.play()
+            faulthandler.dump_traceback_later(STALL_S, exit=True)
             code = report(Findings(soak), arguments.out, arguments.seed)
             soak.closed.set()
             return code

@@ -2,6 +2,7 @@
 
 Everything here is arithmetic on what was seen; test_soak.py shows that it finds what is wrong.
 """
+import bisect
 import json
 import re
 import threading
@@ -42,16 +43,32 @@ class Windows:
                        and (end is None or end + AFTER_MS * 1000 >= begin_us)
                        for kind, its_whom, begin, end in self.all)
 
-    def during(self, kinds, begin_us, end_us):
-        """As explain(), strictly, whoever it was."""
+    def times(self, kinds):
+        """When any of these faults was in force, whoever it was."""
         with self.lock:
-            return any(kind in kinds and begin <= end_us and (end is None or end >= begin_us)
-                       for kind, _, begin, end in self.all)
+            return Times((begin, float("inf") if end is None else end) for kind, _, begin, end in self.all if kind in kinds)
 
     def counts(self):
         with self.lock:
             kinds = [kind for kind, *_ in self.all]
         return {kind: kinds.count(kind) for kind in sorted(set(kinds))}
+
+
+class Times:
+    """Spans of time, for many questions."""
+
+    def __init__(self, spans):
+        self.begins, self.ends = [], []
+        for begin, end in sorted(spans):
+            if self.ends and begin <= self.ends[-1]:
+                self.ends[-1] = max(self.ends[-1], end)
+            else:
+                self.begins.append(begin)
+                self.ends.append(end)
+
+    def overlap(self, begin, end):
+        last = bisect.bisect_right(self.begins, end) - 1
+        return last >= 0 and self.ends[last] >= begin
 
 
 class Ask:

@@ -40,7 +40,12 @@ static clock_gettime_fn real_one(void) {
   return real;
 }
 
-int clock_gettime(clockid_t clock, struct timespec *now) {
+/* What takes the place of libc's: the names that the linker sees. */
+int stepped_clock_gettime(clockid_t clock, struct timespec *now) __asm__("clock_gettime");
+int stepped_gettimeofday(struct timeval *now, void *zone) __asm__("gettimeofday");
+time_t stepped_time(time_t *seconds) __asm__("time");
+
+int stepped_clock_gettime(clockid_t clock, struct timespec *now) {
   int rc = real_one()(clock, now);
   if (rc != 0 || (clock != CLOCK_REALTIME && clock != CLOCK_REALTIME_COARSE)) return rc;
   int64_t ns = now->tv_sec * INT64_C(1000000000) + now->tv_nsec + atomic_load(atomic_load(&step_ns));
@@ -49,17 +54,17 @@ int clock_gettime(clockid_t clock, struct timespec *now) {
   return 0;
 }
 
-int gettimeofday(struct timeval *restrict now, void *restrict zone) {
+int stepped_gettimeofday(struct timeval *now, void *zone) {
   struct timespec ts;
   (void)zone;
-  clock_gettime(CLOCK_REALTIME, &ts);
+  stepped_clock_gettime(CLOCK_REALTIME, &ts);
   *now = (struct timeval){ts.tv_sec, ts.tv_nsec / 1000};
   return 0;
 }
 
-time_t time(time_t *seconds) {
+time_t stepped_time(time_t *seconds) {
   struct timespec ts;
-  clock_gettime(CLOCK_REALTIME, &ts);
+  stepped_clock_gettime(CLOCK_REALTIME, &ts);
   if (seconds) *seconds = ts.tv_sec;
   return ts.tv_sec;
 }

@@ -66,6 +66,16 @@ class Answers(unittest.TestCase):
         self.assertIsNone(self.fault(0, left=True))
 
 
+class Times(unittest.TestCase):
+    def test_as_asking_each_span(self):
+        spans = [(5, 9), (1, 2), (20, 30), (8, 12), (22, 23), (40, 40)]
+        times = judge.Times(spans)
+        for begin in range(50):
+            for end in range(begin, 50):
+                expected = any(b <= end and e >= begin for b, e in spans)
+                self.assertEqual(times.overlap(begin, end), expected, (begin, end))
+
+
 class Idle(unittest.TestCase):
     def test_memory(self):
         first = dict(heap=5 * judge.MIB, rctx=judge.MIB, resident=20 * judge.MIB)
