@@ -65,11 +65,9 @@ static void after_fork(void) {
   rctx__registry_unlock();
 }
 
-static void install_fork_handlers(void) { pthread_atfork(before_fork, after_fork, after_fork); }
-
 void rctx__manager_list_locked(struct rctx_manager *manager) {
-  static pthread_once_t once = PTHREAD_ONCE_INIT;
-  pthread_once(&once, install_fork_handlers);
+  static bool handlers_installed; /* registry mutex. No memory for them: the next manager, or thread, tries again */
+  if (!handlers_installed) handlers_installed = pthread_atfork(before_fork, after_fork, after_fork) == 0;
   if (load_relaxed(&manager->listed)) return; /* under the registry mutex */
   manager->next = all_managers;
   all_managers = manager;

@@ -11,9 +11,8 @@ __thread struct rctx__heap *rctx__heap_here __attribute__((tls_model("initial-ex
 THREAD_LOCAL struct rctx__heap *heaps_here; /* all heaps of this thread */
 
 static pthread_mutex_t registry_mutex = PTHREAD_MUTEX_INITIALIZER;
-static pthread_once_t exit_once = PTHREAD_ONCE_INIT;
-static pthread_key_t exit_key;
-static bool exit_key_made;
+static pthread_key_t exit_key;        /* const once made */
+static bool exit_key_made;            /* registry mutex */
 static _Atomic unsigned thread_index; /* stats: only spreads threads over shards and stripes */
 
 void rctx__registry_lock(void) { pthread_mutex_lock(&registry_mutex); }
@@ -117,15 +116,22 @@ static void thread_exit(void *first) {
   }
 }
 
-static void make_exit_key(void) { exit_key_made = pthread_key_create(&exit_key, thread_exit) == 0; }
+/* A process may have no key left now, and one later. */
+static bool exit_key_there(void) {
+  rctx__registry_lock();
+  if (!exit_key_made) exit_key_made = pthread_key_create(&exit_key, thread_exit) == 0;
+  bool there = exit_key_made;
+  rctx__registry_unlock();
+  return there;
+}
 
 /* One more heap for this thread. NULL: no memory, or no way to learn of the thread's exit. */
 static struct rctx__heap *heap_new(void) {
-  pthread_once(&exit_once, make_exit_key);
+  if (!exit_key_there()) return NULL;
   struct rctx__heap *heap = calloc(1, sizeof *heap);
   if (heap == NULL) return NULL;
   heap->next_here = heaps_here;
-  if (!exit_key_made || pthread_setspecific(exit_key, heap) != 0) {
+  if (pthread_setspecific(exit_key, heap) != 0) {
     free(heap);
     return NULL;
   }

@@ -37,8 +37,9 @@ enum rctx_drive {
  *  manager is destroyed. */
 struct rctx_manager_options {
   enum rctx_drive drive;
-  int64_t (*now)(void *arg); /* clock in ns; must not run backwards to be useful, and does no harm if it does. NULL:
-                                CLOCK_MONOTONIC. A clock of one's own needs RCTX_DRIVE_EMBEDDER */
+  int64_t (*now)(void *arg); /* clock in ns; must not run backwards to be useful, and does no harm if it does: what is
+                                due before a time that the manager has got to already ends at once. A time before 0
+                                counts as 0. NULL: CLOCK_MONOTONIC. A clock of one's own needs RCTX_DRIVE_EMBEDDER */
   void *now_arg;
   int64_t tick_ns;         /* resolution of deadlines, 100,000 .. 1,000,000,000; 0: 1,000,000 (1 ms) */
   void (*kick)(void *arg); /* RCTX_DRIVE_EMBEDDER: a deadline earlier than the last rctx_next() was armed; called by the
