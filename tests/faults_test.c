@@ -206,7 +206,7 @@ static const struct row *row_of(const char *name) {
   return NULL;
 }
 
-// Called in the child of a fork only, under faults in faults_fork_test.c.
+// Called in the child of a fork only, under faults in faults_exit_test.c.
 static bool elsewhere(const char *name) { return strcmp(name, "rctx_after_fork_child") == 0; }
 
 // The name declared by `RCTX_API type name(`; advances *at behind it. False: there is no further one.

@@ -164,7 +164,8 @@ RCTX_API void rctx_stats(const rctx_manager *manager, struct rctx_stats *stats) 
  * that returns from such a task there ends. A group, an rctx_execute(), an rctx_cond_wait() or an rctx_drain_request() that another
  * thread was in, or whose tasks were under way, is not to be used in the child, nor a drain being used by another thread.
  * Descriptors made before the fork (rctx_fd(), rctx_loop_fd()) stop speaking to the parent: the child has an eventfd of its own under
- * the same number from its first use on; a poll set made before the fork has to be made again with it.
+ * the same number from its first use on; a poll set made before the fork has to be made again with it. If none is to be had there,
+ * the number is closed; rctx_poll() then looks once a millisecond.
  * Then every manager works: new contexts, timers, waits, loops. Contexts made before the fork can be read, cancelled and
  * ended, and their timers still fire in the child; one that another thread was deriving from, ending or cancelling at the
  * very moment of the fork must not be used, nor a loop that one was queueing to. A child that only calls exec or _exit needs nothing.
