@@ -249,6 +249,12 @@ static void speak_in_rounds(struct left *l, pthread_key_t host_key, int rounds) 
   cr_assert_eq(words.spoken, rounds);
 }
 
+#ifdef RCTX_TSAN
+enum { ROUNDS_OF_DESTRUCTORS = 2 }; // TSan itself leaves the thread in the fourth, when ours would run
+#else
+enum { ROUNDS_OF_DESTRUCTORS = 3 };
+#endif
+
 // The C library calls destructors by the number of their keys: one made before the library's first use comes before ours, one made
 // after it comes after. In its fourth and last round nobody tells us any more: what the thread cached then is the manager's.
 Test(faults_exit, a_hosts_destructor_uses_the_library_after_ours_has_run) {
@@ -259,7 +265,8 @@ Test(faults_exit, a_hosts_destructor_uses_the_library_after_ours_has_run) {
   l.top = rctx_with_cancel(rctx_manager_background(l.manager)); // makes ours
   cr_assert_eq(pthread_key_create(&after, use_once_more), 0);
   speak_in_rounds(&l, before, 1);
-  for (int rounds = 1; rounds <= 3; rounds++) {
+  tasks_rest(); // the timer thread has begun, and given back what it was started with
+  for (int rounds = 1; rounds <= ROUNDS_OF_DESTRUCTORS; rounds++) {
     struct faults_open open = faults_open();
     speak_in_rounds(&l, before, rounds);
     speak_in_rounds(&l, after, rounds);
