@@ -8,8 +8,17 @@
 
 /* ---- waiting ----------------------------------------------------------------------------------------------------- */
 
-QUIET(rctx_wait, rctx_wait(b->parent, rctx_now() + MS / 10) == 0)
-QUIET(rctx_sleep, rctx_sleep(b->parent, MS / 10) == 0)
+// A sleep that ends for no reason is no end of the wait.
+static bool waited(const rctx *ctx) {
+  int64_t until_ns = rctx_now() + MS / 10;
+  return rctx_wait(ctx, until_ns) == 0 && rctx_now() >= until_ns;
+}
+static bool slept(const rctx *ctx) {
+  int64_t until_ns = rctx_now() + MS / 10;
+  return rctx_sleep(ctx, MS / 10) == 0 && rctx_now() >= until_ns;
+}
+QUIET(rctx_wait, waited(b->parent))
+QUIET(rctx_sleep, slept(b->parent))
 
 static int rctx_fd_row(struct bench *b) {
   rctx *c = rctx_with_cancel(b->parent);
