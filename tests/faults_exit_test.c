@@ -360,3 +360,66 @@ Test(faults_exit, the_child_of_a_fork_meets_faults_at_once) {
   nothing_left(l.manager);
   cr_assert_eq(rctx_manager_destroy(l.manager), 0);
 }
+
+struct load {
+  struct left *left;
+  atomic_bool over;
+  atomic_uint rounds;
+};
+
+static void *keep_busy(void *arg) {
+  struct load *load = arg;
+  while (!atomic_load(&load->over)) {
+    rctx *c = rctx_with_timeout(load->left->root, MS), *below = rctx_with_value(c, &key, load);
+    int rc = rctx_execute(below, answer, NULL, NULL, NULL);
+    cr_assert(rc == 7 || rc == -ETIMEDOUT, "%d", rc);
+    rctx_end(below);
+    rctx_end(c);
+    atomic_fetch_add(&load->rounds, 1);
+  }
+  return NULL;
+}
+
+static void fork_once_under_load(struct left *l) {
+  int status = -1;
+  fflush(NULL);
+  pid_t child = fork();
+  cr_assert_geq(child, 0);
+  if (child == 0) {
+    alarm(60);
+    rctx_after_fork_child();
+    REQUIRE(rctx_loop_fd(l->loop) >= 0 && rctx_fd(l->timed) >= 0);
+    rctx *timed = rctx_with_timeout(l->root, MS);
+    REQUIRE(rctx_wait(timed, INT64_MAX) == -ETIMEDOUT);
+    REQUIRE(rctx_execute(l->root, answer, NULL, NULL, NULL) == 7);
+    REQUIRE(rctx_cancel(l->top) && rctx_loop_drain(l->loop, 10) == 1);
+    while (atomic_load(&l->calls) < 3) usleep(100);
+    _exit(0);
+  }
+  cr_assert_eq(waitpid(child, &status, 0), child);
+  cr_assert(WIFEXITED(status) && WEXITSTATUS(status) == 0, "the child ended with status %x", status);
+}
+
+// With timers, watches and the pool all at work in other threads at that moment.
+Test(faults_exit, forks_again_and_again_under_load) {
+  enum { FORKS = 40, BUSY = 3 };
+  struct left l = {.manager = NULL};
+  struct load load = {.left = &l};
+  pthread_t busy[BUSY];
+#if defined(RCTX_TSAN) || CHECK_LEAKS
+  cr_skip_test("a sanitizer's malloc or threads can not be used after fork");
+#endif
+  cr_assert_eq(rctx_manager_create(&(struct rctx_manager_options){.threads_max = 4}, &l.manager), 0);
+  l.root = rctx_manager_background(l.manager);
+  cr_assert_eq(rctx_loop_create(&l.loop), 0);
+  for (int i = 0; i < 8; i++) steps[i](&l);
+  for (int i = 0; i < BUSY; i++) cr_assert_eq(pthread_create(&busy[i], NULL, keep_busy, &load), 0);
+  for (int i = 0; i < FORKS; i++) fork_once_under_load(&l);
+  unsigned rounds = atomic_load(&load.rounds);
+  while (atomic_load(&load.rounds) < rounds + 100) usleep(100); // the parent goes on
+  atomic_store(&load.over, true);
+  for (int i = 0; i < BUSY; i++) pthread_join(busy[i], NULL);
+  end_what_is_left(&l);
+  nothing_left(l.manager);
+  cr_assert_eq(rctx_manager_destroy(l.manager), 0);
+}
