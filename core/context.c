@@ -455,9 +455,14 @@ bool rctx_cancel_step(struct rctx_sweep *sweep, size_t max) {
 
 /* Checked builds: true if the handle was ended before. It may still be there for its children, or for references. */
 static bool ended_before(rctx *ctx) {
+  unsigned tries = 0;
   uint32_t s = load_relaxed(&ctx->state); /* a guess: the CAS decides */
   while (!(s & STATE_HANDLE_ENDED)) {
-    if (!(s & STATE_LOCKED) && cas_relaxed(&ctx->state, &s, s | STATE_HANDLE_ENDED)) return false; /* orders nothing */
+    if (s & STATE_LOCKED) {
+      rctx__back_off(&ctx->state, s, &tries);
+    } else if (cas_relaxed(&ctx->state, &s, s | STATE_HANDLE_ENDED)) { /* orders nothing */
+      return false;
+    }
     s = load_relaxed(&ctx->state);
   }
   return true;
