@@ -98,6 +98,7 @@ static struct rctx_after *claim_first_locked(struct rctx__queue *queue, bool beg
 
 size_t rctx__queue_drain(struct rctx__queue *queue, size_t max) {
   size_t ran = 0;
+  bool all = false; /* what is still listed then is a stop's, which is about to take it off: no reason to come again */
   rctx__take(&queue->lock);
   bool was = queue->signalled;
   bool keep = was && load_relaxed(&queue->length) > max; /* more than we may take: the fd stays as it is, readable */
@@ -109,14 +110,14 @@ size_t rctx__queue_drain(struct rctx__queue *queue, size_t max) {
   rctx__take(&queue->lock);
   while (ran < max) {
     struct rctx_after *after = claim_first_locked(queue, true);
-    if (after == NULL) break;
+    if ((all = after == NULL)) break;
     rctx__unlock(&queue->lock);
     rctx__after_run(after);
     ran++;
     rctx__take(&queue->lock);
   }
   if (!keep) queue->signalled = false;
-  bool signal = queue->first != NULL && want_signal_locked(queue);
+  bool signal = !all && queue->first != NULL && want_signal_locked(queue);
   rctx__unlock(&queue->lock);
   if (signal) rctx__queue_signal(queue);
   return ran;
