@@ -82,10 +82,10 @@ int rctx_fd(const rctx *ctx) {
   if (rctx__is_static(ctx) || (load_relaxed(&node->state) & STATE_ENDLESS)) return -ENOTSUP; /* const */
   struct rctx__ext *ext = rctx__ext_get(node);
   if (ext == NULL) return -ENOMEM;
-  uint32_t process = load_relaxed(&rctx__process); /* changes with one thread only */
   int fd = -1;
   uint32_t s = load_acquire(&node->state); /* partner: the unlock below */
   if (!(s & STATE_FD)) {
+    uint32_t process = load_relaxed(&rctx__process); /* changes with one thread only */
     int fresh = rctx__eventfd(false);
     if (fresh < 0) return fresh;
     s = rctx__state_lock(node);
@@ -97,12 +97,11 @@ int rctx_fd(const rctx *ctx) {
     rctx__state_unlock(node, s | STATE_FD);
     if (!first) rctx__close(fresh);
     fd = ext->done.fd;
-    if (first && rctx__done(s)) rctx__eventfd_signal(fd); /* the end came first and has written nothing */
-    return fd;
+  } else {
+    fd = rctx__fd_own(&ext->done);
   }
-  bool inherited = load_acquire(&ext->done.process) != process; /* partner: rctx__fd_replace() */
-  fd = rctx__fd_own(&ext->done);
-  if (inherited && rctx__done(s)) rctx__eventfd_signal(fd); /* the parent's was written, this one was not */
+  /* Whoever ended it may not have seen the flag; whoever made it may be just about to write it; a child of a fork has another. */
+  if (rctx__done(s)) rctx__eventfd_signal(fd);
   return fd;
 }
 
