@@ -5,6 +5,7 @@
 /* bodies_tree.c */
 void add_cancel(void);
 void leave_cancel(void);
+void leave_reclaim(void);
 void two_cancels(void);
 void cancels_at_two_levels(void);
 void end_parent_child(void);
@@ -38,6 +39,7 @@ void timer_move(void);
 void group_tasks(void);
 void group_limit(void);
 void execute_cancel(void);
+void execute_result(void);
 void drain_requests(void);
 void drain_raises(void);
 /* bodies_random.c */

@@ -67,6 +67,27 @@ void leave_cancel(void) {
   close_manager();
 }
 
+static void trim(void *arg) {
+  (void)arg;
+  rctx_trim(manager);
+}
+
+/* What left under a walk is given back by a third: after a grace period, also of a walk that liburcu could not register. */
+void leave_reclaim(void) {
+  open_manager((struct rctx_manager_options){0});
+  top = rctx_with_cancel(root());
+  left = rctx_with_cancel(top);
+  right = rctx_with_cancel(top);
+  sim_spawn(cancel_with_a, top);
+  sim_spawn(end_it, left);
+  sim_spawn(trim, NULL);
+  sim_join_all();
+  CHECK_EQUAL(rctx_err(right), -EPIPE);
+  rctx_end(right);
+  rctx_end(top);
+  close_manager();
+}
+
 /* ---- two cancels ------------------------------------------------------------------------------------------------- */
 
 static void cancel_a(void *arg) {
@@ -186,18 +207,37 @@ static void derive_a_few(void *arg) {
   }
 }
 
-/* The parent gets its stripes in the middle of it. */
+/* As the schedule has it: it takes two that meet. */
+static void have_stripes(void) {
+  sim_spawn(derive_a_few, top);
+  sim_spawn(derive_a_few, top);
+  sim_join_all();
+}
+
+static void derive_two_and_keep_one(void *arg) {
+  rctx *first = rctx_with_cancel(top);
+  add_and_keep(arg);
+  look_whole(first);
+  rctx_end(first);
+}
+
+/* The parent gets its stripes in the middle of it. No splice escapes the walk. */
 void stripes_cancel(void) {
+  rctx *kept[2];
   open_manager((struct rctx_manager_options){0});
   top = rctx_with_cancel(root());
   left = rctx_with_cancel(top);
   below = rctx_with_cancel(left);
   make_contended(top);
-  sim_spawn(derive_a_few, top);
-  sim_spawn(derive_a_few, top);
+  if (sim_random(2)) have_stripes();
+  for (int i = 0; i < 2; i++) sim_spawn(derive_two_and_keep_one, &kept[i]);
   sim_spawn(cancel_a, top);
   sim_join_all();
   CHECK(won[0]);
+  for (int i = 0; i < 2; i++) {
+    CHECK_EQUAL(rctx_err(kept[i]), -EPIPE);
+    rctx_end(kept[i]);
+  }
   rctx_end(below);
   rctx_end(left);
   rctx_end(top);
@@ -210,9 +250,7 @@ void stripes_drop(void) {
   top = rctx_with_cancel(root());
   held = rctx_ref(top);
   make_contended(top);
-  sim_spawn(derive_a_few, top);
-  sim_spawn(derive_a_few, top);
-  sim_join_all();
+  have_stripes();
   left = rctx_with_cancel(top);
   right = rctx_with_cancel(top);
   sim_spawn(drop_it, top);

@@ -116,6 +116,30 @@ void execute_cancel(void) {
   for (int i = 0; i < 2; i++) CHECK(executions[i].ran <= 1 && executions[i].cleaned == 1);
 }
 
+static void count_destroyed(void *value) { ++*(unsigned *)value; }
+
+static void execute_and_end(void *arg) {
+  static const struct rctx_key key = {.name = "count"};
+  unsigned *count = arg;
+  enum rctx_outcome outcome;
+  struct rctx_value value = {&key, count, count_destroyed};
+  rctx *mine = rctx_derive(top, &(struct rctx_spec){.values = &value, .nvalues = 1});
+  rctx_execute(mine, task, &ran[count - cleaned], NULL, &outcome);
+  rctx_end(mine);
+  CHECK_EQUAL(outcome, RCTX_FINISHED);
+  CHECK_EQUAL(*count, 1); /* nothing is left of the task, nor of its context */
+}
+
+/* Whoever has a task's result finds nothing left of it. */
+void execute_result(void) {
+  open_work(1 + sim_random(2));
+  sim_spawn(execute_and_end, &cleaned[0]);
+  sim_spawn(execute_and_end, &cleaned[1]);
+  sim_join_all();
+  close_work();
+  CHECK(cleaned[0] == 1 && cleaned[1] == 1);
+}
+
 /* ---- draining ------------------------------------------------------------------------------------------------------ */
 
 static rctx_drain *drain;

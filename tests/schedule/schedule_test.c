@@ -25,6 +25,7 @@ enum { SEEN_LOG2 = 23, JOBS_MAX = 64, SCHEDULES_DEFAULT = 20000, WATCHDOG_S = 60
 static const struct sim_body bodies[] = {
     BODY(add_cancel),
     BODY(leave_cancel),
+    BODY(leave_reclaim),
     BODY(two_cancels),
     BODY(cancels_at_two_levels),
     BODY(end_parent_child),
@@ -55,6 +56,7 @@ static const struct sim_body bodies[] = {
     BODY(group_tasks),
     BODY(group_limit),
     BODY(execute_cancel),
+    BODY(execute_result),
     BODY(drain_requests),
     BODY(drain_raises),
     BODY(random_operations, .share = 6),
