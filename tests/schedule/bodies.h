@@ -42,6 +42,12 @@ void execute_cancel(void);
 void execute_result(void);
 void drain_requests(void);
 void drain_raises(void);
+/* bodies_look.c */
+void look_release(void);
+void leaks_release(void);
+void thread_exit(void);
+void test_clock(void);
+void idle_touch(void);
 /* bodies_random.c */
 void random_operations(void);
 

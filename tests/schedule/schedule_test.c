@@ -59,6 +59,11 @@ static const struct sim_body bodies[] = {
     BODY(execute_result),
     BODY(drain_requests),
     BODY(drain_raises),
+    BODY(look_release),
+    BODY(leaks_release),
+    BODY(thread_exit),
+    BODY(test_clock),
+    BODY(idle_touch),
     BODY(random_operations, .share = 6),
 };
 enum { BODIES = sizeof bodies / sizeof *bodies };
