@@ -79,13 +79,20 @@ static void derive_into(rctx **slot, int i) {
   *slot = NULL;
   if (before) rctx_end(before);
   const rctx *two[] = {held[i], held[sim_random(SHARED)]};
-  switch (sim_random(4)) {
+  switch (sim_random(6)) {
   case 0:
     *slot = rctx_with_timeout(held[i], SIM_MS);
     break;
   case 1:
     *slot = rctx_merge_any(two, 2);
     break;
+  case 2:
+    *slot = rctx_with_idle(held[i], SIM_MS);
+    break;
+  case 3:
+    *slot = rctx_without_cancel(held[i]);
+    CHECK_EQUAL(look(*slot), 0);
+    return;
   default:
     *slot = rctx_with_cancel(held[i]);
   }
@@ -126,10 +133,27 @@ static void exchange(rctx **slot) {
   *slot = got;
 }
 
+static void cancel_own(rctx *ctx) {
+  struct rctx_info info;
+  if (ctx == NULL) return;
+  rctx_inspect(ctx, &info);
+  bool won_or_lost = info.kind != RCTX_KIND_DETACHED;
+  rctx_cancel_cause(ctx, &cause_b);
+  CHECK_EQUAL(look_whole(ctx) != 0, won_or_lost);
+}
+
+static void move_last(void) {
+  int i = SHARED - 1;
+  bool must = ended[i];
+  int rc = rctx_move_deadline((rctx *)(uintptr_t)held[i], rctx_manager_now(manager) + SIM_MS / 2);
+  if (must) CHECK(rc != 0);
+  if (rc != 0) CHECK_EQUAL(look(held[i]), rc);
+}
+
 static void operate(struct thread *me) {
   int i = (int)sim_random(SHARED);
   rctx **slot = &me->slots[sim_random(SLOTS)];
-  switch (sim_random(12)) {
+  switch (sim_random(13)) {
   case 0:
   case 1:
   case 2:
@@ -154,8 +178,10 @@ static void operate(struct thread *me) {
     break;
   case 10:
     exchange(slot);
-    if (*slot) rctx_cancel_cause(*slot, &cause_b);
-    if (*slot) CHECK(look_whole(*slot) != 0);
+    cancel_own(*slot);
+    break;
+  case 11:
+    move_last();
     break;
   default:
     look_at(i);
@@ -176,7 +202,8 @@ static void work(void *arg) {
 static void make_tree(void) {
   for (int i = 0; i < SHARED; i++) {
     const rctx *parent = parent_of[i] < 0 ? root() : shared[parent_of[i]];
-    shared[i] = i == SHARED - 1 ? rctx_with_timeout(parent, SIM_MS) : rctx_with_cancel(parent);
+    struct rctx_spec timed = {.timeout_ns = SIM_MS, .movable = true};
+    shared[i] = i == SHARED - 1 ? rctx_derive(parent, &timed) : rctx_with_cancel(parent);
     held[i] = rctx_ref(shared[i]);
   }
 }
