@@ -3,7 +3,7 @@
 
     plant.py --list                    one line for each: NAME FILE
     plant.py --write NAME OUTPUT       the file with the bug
-    plant.py --run DIRECTORY SEED      run the planted programs there; fails if a bug is not found
+    plant.py --run DIRECTORY SEED      run the planted programs there; fails if a bug is not found, or not by its seed
 
 A bug is a piece of text that the file has exactly once, and what stands there instead. When the core changes under it, change it here.
 """
@@ -94,6 +94,9 @@ BUGS = [
     ("queue_says_nothing_left", "loop.c", "loop_queue", "what is queued while a drain leaves is not signalled",
      "  bool signal = !all && queue->first != NULL && want_signal_locked(queue);",
      "  bool signal = false;"),
+    ("queue_busy_for_stops", "loop.c", "stop_notify", "a drain calls itself for what a stop is about to take off the queue",
+     "  bool signal = !all && queue->first != NULL && want_signal_locked(queue);",
+     "  bool signal = queue->first != NULL && want_signal_locked(queue);"),
     ("queue_cleared_last", "loop.c", "loop_queue", "a drain clears the descriptor after it has let go of the queue",
      "  if (clear && queue->wake.fd >= 0) rctx__eventfd_clear(rctx__fd_own(&queue->wake));\n", "",
      "  if (signal) rctx__queue_signal(queue);\n",
@@ -137,21 +140,36 @@ def planted(bug):
     return text
 
 
+def output_of(*command):
+    return subprocess.run(command, check=False, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, encoding="utf-8",
+                          errors="replace").stdout
+
+
+def symptom(output):
+    seen = re.search(r"^(?:[^ \n]+:\d+: \w+|rctx|\w+): (.*)", output, re.M)
+    return seen.group(1) if seen else ""
+
+
 def run(directory, seed):
     print(f"seed {seed}\n{'planted bug':26} {'found by':20} {'schedules':>9} {'seconds':>7}  what was seen")
     failed = 0
     for name, _, body, *_ in BUGS:
         began = time.monotonic()
         program = os.path.join(directory, "planted_" + name)
-        done = subprocess.run([program, "--schedules", str(SCHEDULES), "--seed", str(seed), "--only", body], check=False,
-                              stdout=subprocess.PIPE, stderr=subprocess.STDOUT, encoding="utf-8", errors="replace")
-        found = re.search(r"^(\w+) failed after (\d+) schedules$", done.stdout, re.M)
-        seen = re.search(r"^(?:[^ \n]+:\d+: \w+|rctx|\w+): (.*)", done.stdout, re.M)
-        ran = found.group(2) if found else SCHEDULES
-        failed += not found
-        print(f"{name:26} {body if found else 'NOT FOUND':20} {ran:>9} {time.monotonic() - began:7.1f}  "
-              f"{seen.group(1)[:70] if seen else ''}", flush=True)
-    print(f"{len(BUGS) - failed} of {len(BUGS)} planted bugs found")
+        output = output_of(program, "--schedules", str(SCHEDULES), "--seed", str(seed), "--only", body)
+        found = re.search(r"^\w+ failed after (\d+) schedules$", output, re.M)
+        replay = re.search(r"--replay (\w+)$", output, re.M)
+        verdict, ran = body, SCHEDULES
+        if not found or not replay:
+            verdict = "NOT FOUND"
+        else:
+            ran = found.group(1)
+            again = symptom(output_of(program, "--only", body, "--replay", replay.group(1)))
+            if again != symptom(output):
+                verdict = "NOT REPLAYED"
+        failed += verdict != body
+        print(f"{name:26} {verdict:20} {ran:>9} {time.monotonic() - began:7.1f}  {symptom(output)[:70]}", flush=True)
+    print(f"{len(BUGS) - failed} of {len(BUGS)} planted bugs found, and found again by their seeds")
     return 1 if failed else 0
 
 
