@@ -12,16 +12,17 @@ option(RCTX_COVERAGE "Instrument for gcovr" OFF)
 option(RCTX_JEMALLOC "Link tests, benchmarks and gateway with jemalloc (never the library; never under a sanitizer)" ON)
 set(RCTX_PROBES AUTO CACHE STRING "USDT probes: ON, OFF or AUTO (if <sys/sdt.h> of systemtap-sdt-dev is there)")
 set_property(CACHE RCTX_PROBES PROPERTY STRINGS AUTO ON OFF)
-option(RCTX_TEST_SHIM "Run the test bodies by tests/support/check.c instead of Criterion (always so under tsan)" OFF)
+option(RCTX_TEST_SHIM "Run the test bodies by tests/support/check.c instead of Criterion (always so under tsan and msan)" OFF)
 set(RCTX_TEST_WRAPPER "" CACHE STRING "Command put in front of each test program, such as valgrind")
-set(RCTX_SANITIZE "" CACHE STRING "address (with undefined), thread, fuzzer (with address, undefined) or empty")
-set_property(CACHE RCTX_SANITIZE PROPERTY STRINGS "" address thread fuzzer)
+set(RCTX_TEST_EXCLUDED "" CACHE FILEPATH "List of tests that can not run here, with the reasons (with RCTX_TEST_SHIM only)")
+set(RCTX_SANITIZE "" CACHE STRING "address (with undefined), thread, memory, fuzzer (with address, undefined) or empty")
+set_property(CACHE RCTX_SANITIZE PROPERTY STRINGS "" address thread memory fuzzer)
 
 if(PROJECT_IS_TOP_LEVEL AND NOT CMAKE_BUILD_TYPE AND NOT CMAKE_CONFIGURATION_TYPES)
   set(CMAKE_BUILD_TYPE RelWithDebInfo CACHE STRING "Build type" FORCE)
 endif()
-if(RCTX_SANITIZE STREQUAL "thread")
-  set(RCTX_TEST_SHIM ON) # Criterion dies at start under ThreadSanitizer
+if(RCTX_SANITIZE STREQUAL "thread" OR RCTX_SANITIZE STREQUAL "memory")
+  set(RCTX_TEST_SHIM ON) # Criterion dies at start under ThreadSanitizer, and alarms MemorySanitizer with code of its own
 endif()
 if(RCTX_SANITIZE)
   set(RCTX_JEMALLOC OFF) # the sanitizer's malloc must be the one in use

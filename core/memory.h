@@ -75,10 +75,10 @@ struct rctx__memory {
 extern __thread struct rctx__heap *rctx__heap_here
     __attribute__((tls_model("initial-exec"), visibility("hidden"))); /* the heap this thread used last */
 
-/* Static, so that the default manager needs no set-up. Under ASan every node is an allocation of its own. */
+/* Static, so that the default manager needs no set-up. */
 #define RCTX__MEMORY_INIT                                                                                              \
   {                                                                                                                    \
-    .uncached = RCTX_ASAN, .pools = {                                                                                  \
+    .uncached = RCTX_UNCACHED, .pools = {                                                                              \
       [CLASS_NODE] = {.object_bytes = sizeof(struct rctx)},                                                            \
       [CLASS_BLOCK] = {.object_bytes = BLOCK_BYTES},                                                                   \
       [CLASS_TASK] = {.object_bytes = sizeof(struct rctx)}                                                             \

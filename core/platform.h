@@ -23,15 +23,16 @@
 #define CACHE_LINE 64
 #define THREAD_LOCAL static __thread __attribute__((tls_model("initial-exec")))
 
+/* Under ASan and MSan every node is an allocation of its own, which they watch. */
 #if defined(__SANITIZE_ADDRESS__)
-#define RCTX_ASAN 1
+#define RCTX_UNCACHED 1
 #elif defined(__has_feature)
-#if __has_feature(address_sanitizer)
-#define RCTX_ASAN 1
+#if __has_feature(address_sanitizer) || __has_feature(memory_sanitizer)
+#define RCTX_UNCACHED 1
 #endif
 #endif
-#ifndef RCTX_ASAN
-#define RCTX_ASAN 0
+#ifndef RCTX_UNCACHED
+#define RCTX_UNCACHED 0
 #endif
 
 /* ---- yield injection (testing builds) ---------------------------------------------------------------------------- */

@@ -44,7 +44,7 @@ static double lookup_ns(const rctx *root, int depth) {
   for (int run = 0; run < REPEATS; run++) {
     int64_t began_ns = rctx_now();
     for (int i = 0; i < LOOKUPS; i++) (void)rctx_get(chain[depth - 1], &keys[0], &value);
-    double ns = (double)(rctx_now() - began_ns) / LOOKUPS;
+    double ns = (double)(rctx_now() - began_ns) / (double)LOOKUPS;
     if (run == 0 || ns < least) least = ns;
   }
   expect(rctx_get(chain[depth - 1], &keys[0], &value) && value == &keys[0]);

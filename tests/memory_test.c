@@ -276,7 +276,7 @@ static bool one_request(const rctx *server, bool arena) {
 }
 
 // Under AddressSanitizer nothing is cached, so that it sees every use after free.
-#if CHECK_LEAKS
+#if CHECK_UNCACHED
 #define NEEDS_CACHES() cr_skip_test("this build caches nothing")
 #else
 #define NEEDS_CACHES() ((void)0)

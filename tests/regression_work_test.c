@@ -3,6 +3,7 @@
 // Interleavings are forced, not hoped for: a second callback in the canceller, an embedder's executor that is driven by hand,
 // pthread_create() and sigaction() of our own in front of the C library's.
 #include "support/check.h"
+#include "support/real_create.h"
 #include "support/tasks.h"
 #include "support/watchdog.h"
 
@@ -14,6 +15,9 @@
 #include <stdatomic.h>
 #include <sys/resource.h>
 #include <sys/wait.h>
+#if CHECK_UNWRITTEN
+#include <sanitizer/msan_interface.h>
+#endif
 
 #define SECOND INT64_C(1000000000)
 
@@ -25,14 +29,6 @@ TestSuite(regression_work, .timeout = 120);
 static atomic_bool no_threads, raise_once;
 static atomic_int pause_before_us, pause_after_us;
 
-typedef int (*create_fn)(pthread_t *, const pthread_attr_t *, void *(*)(void *), void *);
-static int real_create(pthread_t *id, const pthread_attr_t *attr, void *(*fn)(void *), void *arg) {
-  union {
-    void *in;
-    create_fn out;
-  } found = {dlsym(RTLD_NEXT, "pthread_create")};
-  return found.out(id, attr, fn, arg);
-}
 int pthread_create(pthread_t *id, const pthread_attr_t *attr, void *(*fn)(void *), void *arg) {
   if (no_threads) {
     usleep((useconds_t)pause_before_us);
@@ -50,6 +46,9 @@ int sigaction(int signal, const struct sigaction *new, struct sigaction *old) {
     sigaction_fn out;
   } found = {dlsym(RTLD_NEXT, "sigaction")};
   int rc = found.out(signal, new, old);
+#if CHECK_UNWRITTEN
+  if (old) __msan_unpoison(old, sizeof *old); // the C library's own is not watched
+#endif
   if (new &&signal == SIGUSR1 && atomic_exchange(&raise_once, false)) raise(signal);
   return rc;
 }

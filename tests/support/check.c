@@ -150,9 +150,31 @@ static enum outcome run_test(const struct check_test *test, bool in_process, dou
                status);
 }
 
+enum { EXCLUDED_MAX = 32 };
+static const char *excluded[EXCLUDED_MAX];
+static int nexcluded;
+
+static void exclude(const char *full) {
+  for (const struct check_test *const *t = __start_check_tests; t < __stop_check_tests; t++) {
+    size_t length = strlen((*t)->suite);
+    if (!(*t)->name || strncmp((*t)->suite, full, length) != 0 || full[length] != '/') continue;
+    if (strcmp((*t)->name, full + length + 1) != 0 || nexcluded == EXCLUDED_MAX) continue;
+    excluded[nexcluded++] = full;
+    return;
+  }
+  fprintf(stderr, "[FAIL] --exclude %s: there is no such test\n", full);
+  exit(2);
+}
+
+static bool is_excluded(const char *full) {
+  for (int i = 0; i < nexcluded; i++)
+    if (strcmp(excluded[i], full) == 0) return true;
+  return false;
+}
+
 static int usage(const char *program, int code) {
   fprintf(code ? stderr : stdout,
-          "usage: %s [--filter 'suite/name*'] [--list] [--no-fork]\n"
+          "usage: %s [--filter 'suite/name*'] [--exclude suite/name]... [--list] [--no-fork]\n"
           "  --no-fork  run in this process, for a debugger; best with a --filter that picks one test\n",
           program);
   return code;
@@ -167,6 +189,8 @@ int main(int argc, char **argv) {
       filter = argv[i] + 9;
     else if (strcmp(argv[i], "--filter") == 0 && i + 1 < argc)
       filter = argv[++i];
+    else if (strcmp(argv[i], "--exclude") == 0 && i + 1 < argc)
+      exclude(argv[++i]);
     else if (strcmp(argv[i], "--list") == 0)
       list = true;
     else if (strcmp(argv[i], "--no-fork") == 0)
@@ -178,7 +202,7 @@ int main(int argc, char **argv) {
   for (const struct check_test *const *t = __start_check_tests; t < __stop_check_tests; t++) {
     char full[256];
     snprintf(full, sizeof full, "%s/%s", (*t)->suite, (*t)->name ? (*t)->name : "");
-    if (!(*t)->name || fnmatch(filter, full, FNM_EXTMATCH) != 0) continue;
+    if (!(*t)->name || fnmatch(filter, full, FNM_EXTMATCH) != 0 || is_excluded(full)) continue;
     if (list)
       puts(full);
     else

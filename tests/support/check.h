@@ -1,6 +1,6 @@
 // check.h - the one header a test file includes for Test() and cr_assert*().
 //
-// It is Criterion, except where Criterion can not run (ThreadSanitizer, valgrind: RCTX_TEST_SHIM): there the same test bodies
+// It is Criterion, except where Criterion can not run (ThreadSanitizer, MemorySanitizer, valgrind, qemu: RCTX_TEST_SHIM): there the same test bodies
 // are run by check.c, which forks a process per test as Criterion does, takes --filter, and prints the same closing line.
 // In builds with LeakSanitizer each test ends with a leak check; Criterion alone lets leaks pass with exit code 0.
 #ifndef RCTX_TESTS_CHECK_H
@@ -16,6 +16,15 @@
 #ifndef CHECK_LEAKS
 #define CHECK_LEAKS 0
 #endif
+#if defined(__has_feature)
+#if __has_feature(memory_sanitizer)
+#define CHECK_UNWRITTEN 1
+#endif
+#endif
+#ifndef CHECK_UNWRITTEN
+#define CHECK_UNWRITTEN 0
+#endif
+#define CHECK_UNCACHED (CHECK_LEAKS || CHECK_UNWRITTEN) // every node is an allocation of its own, which they watch
 
 #include <signal.h> // for .signal = SIGABRT
 

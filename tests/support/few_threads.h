@@ -5,7 +5,8 @@
 #ifndef RCTX_TESTS_FEW_THREADS_H
 #define RCTX_TESTS_FEW_THREADS_H
 
-#include <dlfcn.h>
+#include "support/real_create.h"
+
 #include <errno.h>
 #include <limits.h>
 #include <pthread.h>
@@ -38,13 +39,6 @@ static void *threads_come_up(void *arg) {
 }
 
 int pthread_create(pthread_t *thread, const pthread_attr_t *attributes, void *(*start)(void *), void *arg) {
-  typedef int (*create_fn)(pthread_t *, const pthread_attr_t *, void *(*)(void *), void *);
-  static create_fn create;
-  create_fn now = __atomic_load_n(&create, __ATOMIC_ACQUIRE);
-  if (!now) {
-    now = (create_fn)(uintptr_t)dlsym(RTLD_NEXT, "pthread_create"); // the C library's, or a sanitizer's around it
-    __atomic_store_n(&create, now, __ATOMIC_RELEASE);
-  }
   int left = atomic_load(&threads_to_be_had);
   while (left != INT_MAX) {
     if (left <= 0) {
@@ -53,11 +47,11 @@ int pthread_create(pthread_t *thread, const pthread_attr_t *attributes, void *(*
     }
     if (atomic_compare_exchange_weak(&threads_to_be_had, &left, left - 1)) break;
   }
-  if (!atomic_load(&threads_held)) return now(thread, attributes, start, arg);
+  if (!atomic_load(&threads_held)) return real_create(thread, attributes, start, arg);
   struct threads_slow *slow = malloc(sizeof *slow);
   if (!slow) return EAGAIN;
   *slow = (struct threads_slow){start, arg};
-  int failed = now(thread, attributes, threads_come_up, slow);
+  int failed = real_create(thread, attributes, threads_come_up, slow);
   if (failed) free(slow);
   return failed;
 }

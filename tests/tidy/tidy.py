@@ -54,6 +54,9 @@ NOT_A_FUNCTION = re.compile(r"^(struct|enum|union|typedef|namespace|extern \"C\"
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 
 
+SUPPRESSIONS_MAX = 1
+
+
 def text_files():
     for directory, names, files in os.walk(ROOT):
         names[:] = sorted(n for n in names if n not in SKIPPED_DIRECTORIES)
@@ -179,6 +182,20 @@ def rules_for(path, docs_only):
             yield public_header_rules
 
 
+def suppressions():
+    """The lines of all suppression files, as PATH:NUMBER."""
+    found = []
+    for directory, below, names in os.walk(ROOT):
+        below[:] = [name for name in below if name not in ("build", ".git")]
+        for name in sorted(names):
+            if not name.endswith(".supp"):
+                continue
+            with open(os.path.join(directory, name), encoding="utf-8") as file:
+                found += [f"{os.path.relpath(file.name, ROOT)}:{number}" for number, line in enumerate(file, 1)
+                          if line.strip() and not line.startswith("#")]
+    return found
+
+
 def main():
     arguments = sys.argv[1:]
     if arguments not in ([], ["--docs"]):
@@ -198,6 +215,9 @@ def main():
             for number, text in rule(path, lines):
                 print(f"{path}:{number}: {text}")
                 violations += 1
+    for line in suppressions()[SUPPRESSIONS_MAX:]:
+        print(f"{line}: one suppression more than the {SUPPRESSIONS_MAX} that sanitizers and valgrind may have")
+        violations += 1
     print(f"tidy: {files} files, {violations} violations")
     return 1 if violations else 0
 
