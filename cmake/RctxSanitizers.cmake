@@ -1,6 +1,13 @@
 # rctx_sanitizers: what the whole program must be compiled and linked with.
 # No _LGPL_SOURCE anywhere: liburcu's inlined read side trips UBSan's alignment check and blinds TSan.
 add_library(rctx_sanitizers INTERFACE)
+# What only the test programs get.
+add_library(rctx_coverage_exit INTERFACE)
+if(RCTX_COVERAGE OR RCTX_MCDC)
+  target_sources(rctx_coverage_exit INTERFACE "${CMAKE_CURRENT_SOURCE_DIR}/tests/support/coverage_exit.c")
+  target_compile_definitions(rctx_coverage_exit INTERFACE $<$<BOOL:${RCTX_MCDC}>:RCTX_MCDC>)
+  target_link_options(rctx_coverage_exit INTERFACE "LINKER:--wrap=_exit" "LINKER:--wrap=abort")
+endif()
 
 set(flags "")
 if(RCTX_SANITIZE STREQUAL "address" OR RCTX_SANITIZE STREQUAL "fuzzer")
@@ -21,6 +28,9 @@ elseif(RCTX_SANITIZE)
 endif()
 if(RCTX_COVERAGE)
   list(APPEND flags --coverage -fprofile-update=atomic)
+endif()
+if(RCTX_MCDC)
+  list(APPEND flags -fprofile-instr-generate -fcoverage-mapping -fcoverage-mcdc -fprofile-update=atomic)
 endif()
 
 target_compile_options(rctx_sanitizers INTERFACE ${flags})

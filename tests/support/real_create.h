@@ -6,6 +6,7 @@
 
 #include <dlfcn.h>
 #include <pthread.h>
+#include <stdint.h>
 
 #if CHECK_UNWRITTEN
 // MemorySanitizer's is in the program itself, where RTLD_NEXT does not look.
