@@ -538,6 +538,32 @@ Test(fork, a_task_may_fork_and_its_child_may_execute) {
   workers_close();
 }
 
+static int fork_and_return(const rctx *ctx, void *arg) {
+  int status = -1;
+  fflush(NULL);
+  pid_t child = fork();
+  (void)ctx;
+  if (child == 0) {
+    alarm(60);
+    rctx_after_fork_child();
+    ++*(int *)arg; // the child's own
+    return 0;
+  }
+  return waitpid(child, &status, 0) == child ? status : -1;
+}
+
+// The thread is the child's only one; it belongs to no pool, and when it ends the process has no thread left: exit code 0.
+Test(fork, a_task_may_fork_and_return_in_the_child) {
+  NEEDS_THREADS_IN_THE_CHILD();
+  NEEDS_A_MALLOC_THAT_FORKS();
+  int returned = 0;
+  workers_open((struct rctx_manager_options){.threads_max = 1});
+  for (int round = 0; round < 3; round++)
+    cr_assert_eq(rctx_execute(rctx_manager_background(workers), fork_and_return, &returned, NULL, NULL), 0);
+  cr_assert_eq(returned, 0);
+  workers_close();
+}
+
 static int succeed(const rctx *ctx, void *arg) {
   (void)ctx;
   (void)arg;

@@ -224,6 +224,30 @@ Test(kit, a_leak_after_a_failure_is_found) {
   cr_assert_eq(faults.first_leak, 2, "the second request is the second context's");
 }
 
+// The same of three: leaks when the second fails, and more when the third does.
+static int forget_two_on_failure(rctx_manager *manager, void *arg) {
+  rctx *made[3];
+  (void)arg;
+  int err = 0;
+  for (int i = 0; i < 3 && !err; i++) {
+    made[i] = rctx_with_cancel(rctx_manager_background(manager));
+    err = rctx_err(made[i]);
+    for (int n = 0; err && n < i; n++) forgotten[nforgotten++] = made[n];
+  }
+  for (int i = 0; i < 3 && !err; i++) rctx_end(made[i]);
+  return err;
+}
+
+Test(kit, of_several_leaks_the_first_is_named) {
+#if CHECK_LEAKS
+  cr_skip_test("it leaks on purpose");
+#endif
+  struct rctx_test_faults faults;
+  cr_assert_eq(rctx_test_fail_each(forget_two_on_failure, NULL, false, &faults), 0);
+  cr_assert_geq(faults.leaked, 2);
+  cr_assert_eq(faults.first_leak, 2);
+}
+
 static int leave_one(rctx_manager *manager, void *arg) {
   *(rctx **)arg = rctx_with_cancel(rctx_manager_background(manager));
   return 0;

@@ -589,3 +589,25 @@ ABORTS(baggage_values_to_null, "rctx_baggage_add_values", rctx_baggage_add_value
 ABORTS(baggage_values_of_null, "rctx_baggage_add_values", rctx_baggage_add_values(&writer, none))
 ABORTS(baggage_from_null, "rctx_baggage_from", said_int = rctx_baggage_from(none, text, sizeof text, NULL))
 ABORTS(baggage_from_into_null, "rctx_baggage_from", said_int = rctx_baggage_from(rctx_background(), nothing, 8, NULL))
+
+/* ---- contexts that are gone -------------------------------------------------------------------------------------- */
+
+static rctx *gone(void) {
+  rctx *c = rctx_with_cancel(rctx_background());
+  rctx_end(c);
+  return c;
+}
+
+ABORTS(deriving_below_one_that_is_gone, "rctx_with_cancel", kept = rctx_with_cancel(gone()))
+ABORTS(cancelling_one_that_is_gone, "rctx_cancel", rctx_cancel(gone()))
+ABORTS(beginning_to_cancel_one_that_is_gone, "rctx_cancel_begin", quiet = rctx_cancel_begin(gone(), NULL, &sweep))
+ABORTS(moving_the_deadline_of_one_that_is_gone, "rctx_move_deadline", kept_number = rctx_move_deadline(gone(), 1))
+ABORTS(touching_one_that_is_gone, "rctx_touch", rctx_touch(gone()))
+ABORTS(keeping_one_that_is_gone, "rctx_ref", rctx_ref(gone()))
+ABORTS(giving_back_one_that_is_gone, "rctx_unref", rctx_unref(gone()))
+ABORTS(dropping_one_that_is_gone, "rctx_drop", rctx_drop(gone()))
+
+ABORTS(with_values_of_no_list, "rctx_with_values", kept = rctx_with_values(rctx_background(), nothing, 1))
+ABORTS(derive_with_no_list, "rctx_derive", kept = rctx_derive(rctx_background(), &(struct rctx_spec){.nvalues = 1}))
+ABORTS(test_clock_create_with_into_null, "rctx_test_clock_create_with",
+       (void)!rctx_test_clock_create_with(&(struct rctx_manager_options){.drive = RCTX_DRIVE_THREAD}, 0, nothing))

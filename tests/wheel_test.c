@@ -275,3 +275,38 @@ Test(wheel, two_hundred_thousand_random_operations_against_a_plain_array, .timeo
   }
   cr_assert_gt(fired, OPERATIONS / 100);
 }
+
+// The check that the other tests rely on finds what it is there for.
+Test(wheel, the_check_finds_a_wheel_that_is_broken) {
+  enum { NOW = 1000 };
+  for (int mistake = 0; mistake < 6; mistake++) {
+    model_init(NOW);
+    arm(0, NOW + 7);
+    struct rctx__wheel_entry *entry = &model.entries[0].entry, **pprev = entry->pprev, *elsewhere = NULL;
+    unsigned level = 0, slot = (NOW + 7) % WHEEL_SLOTS;
+    cr_assert_eq(model.wheel.slots[level][slot], entry);
+    cr_assert(rctx__wheel_check(&model.wheel));
+    switch (mistake) {
+    case 0:
+      model.wheel.occupied[level] = 0;
+      break;
+    case 1:
+      model.wheel.occupied[WHEEL_LEVELS - 1] = 1;
+      break;
+    case 2:
+      entry->pprev = &elsewhere;
+      break;
+    case 3:
+      entry->tick += 1;
+      break;
+    case 4:
+      model.wheel.now = NOW + 8;
+      break;
+    default:
+      entry->tick += (uint64_t)WHEEL_SLOTS << WHEEL_BITS;
+      break;
+    }
+    cr_assert_not(rctx__wheel_check(&model.wheel), "mistake %d", mistake);
+    entry->pprev = pprev;
+  }
+}

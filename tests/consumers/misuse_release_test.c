@@ -454,3 +454,87 @@ Test(misuse_release, baggage_of_null_is_empty) {
   cr_assert_eq(rctx_baggage_from(none, buf, sizeof buf, NULL), -EINVAL);
   cr_assert_eq(rctx_baggage_from(rctx_background(), nothing, 8, NULL), -EINVAL);
 }
+
+/* ---- what is left ------------------------------------------------------------------------------------------------ */
+
+Test(misuse_release, places_to_write_to_that_are_null) {
+  struct rctx_info *volatile no_info = nothing;
+  rctx_inspect(rctx_background(), no_info);
+  cr_assert_eq(rctx_why(rctx_background(), nothing), -EINVAL);
+  cr_assert_not(rctx_deadline(rctx_background(), nothing));
+  cr_assert_not(rctx_get(rctx_background(), &key, nothing));
+  cr_assert_eq(rctx_describe(none, nothing, 0), 0);
+  cr_assert_eq(rctx_loop_create(nothing), -EINVAL);
+  cr_assert_eq(rctx_loop_fd(nothing), -EINVAL);
+  cr_assert_eq(rctx_loop_drain(nothing, 1), 0);
+  cr_assert_eq(rctx_test_clock_create(0, nothing), -EINVAL);
+  cr_assert_eq(
+      rctx_each_value(rctx_background(), (bool (*)(const struct rctx_key *, void *, void *))(uintptr_t)nothing, NULL),
+      0);
+}
+
+Test(misuse_release, lists_and_specs_that_are_null) {
+  refused(rctx_with_values(rctx_background(), nothing, 1));
+  refused(rctx_derive(rctx_background(), nothing));
+  refused(rctx_derive(rctx_background(), &(struct rctx_spec){.nvalues = 1}));
+}
+
+Test(misuse_release, registering_with_half_a_table_or_no_function_is_refused) {
+  struct rctx_executor empty = {0};
+  struct rctx_after node = {0};
+  struct rctx_group group;
+  bool quiet = false;
+  RCTX_SCOPED rctx *c = rctx_with_cancel(rctx_background());
+  cr_assert_eq(rctx_after_on(c, &node, no_executor, RCTX_ON_ENDED_RUN, nop, NULL), -EINVAL);
+  cr_assert_eq(rctx_after_on(c, &node, &empty, RCTX_ON_ENDED_RUN, nop, NULL), -EINVAL);
+  cr_assert_eq(rctx_watch(c, &node, nothing, RCTX_ON_ENDED_RUN, nop, NULL), -EINVAL);
+  cr_assert_eq(rctx_after_inline(c, &node, RCTX_ON_ENDED_TELL, nop, NULL), 0);
+  cr_assert_not(rctx_after_stop_notify(&node, (void (*)(void *))(uintptr_t)nothing, NULL, &quiet));
+  cr_assert_not(rctx_after_stop_notify(&node, destroy_value, NULL, nothing));
+  cr_assert(rctx_after_stop(&node), "it was left alone");
+  memset(&group, 0x5a, sizeof group);
+  rctx_group_init_on(&group, c, &empty);
+  rctx_group_wait(&group);
+  rctx_group_fini(&group);
+  cr_assert_eq(destroyed, 0);
+}
+
+Test(misuse_release, merges_of_nothing_are_refused) {
+  const rctx *parents[] = {rctx_background(), none};
+  const rctx *const *volatile no_parents = NULL;
+  struct rctx_merge_link links[2], *volatile no_links = NULL;
+  rctx *(*const makers[])(const rctx *const *, size_t) = {rctx_merge_any, rctx_merge_all};
+  rctx *(*const makers_in[])(struct rctx_merge_link *, const rctx *const *, size_t) = {rctx_merge_any_in,
+                                                                                       rctx_merge_all_in};
+  for (int i = 0; i < 2; i++) {
+    refused(makers[i](no_parents, 1));
+    refused(makers[i](parents, 0));
+    refused(makers[i](parents, (size_t)UINT32_MAX + 1));
+    refused(makers[i](parents, 2));
+    refused(makers_in[i](links, no_parents, 1));
+    refused(makers_in[i](links, parents, 0));
+    refused(makers_in[i](links, parents, (size_t)UINT32_MAX + 1));
+    refused(makers_in[i](links, parents, 2));
+    refused(makers_in[i](no_links, parents, 1));
+  }
+}
+
+Test(misuse_release, each_broken_text_of_several) {
+  struct rctx_text broken = {nothing, 3}, fine = rctx_text_of("k"), piece, rest = fine;
+  struct rctx_headers no_next = {0};
+  struct rctx_baggage_member members[] = {{broken, fine, {0}}, {fine, broken, {0}}, {fine, fine, broken}};
+  char buf[64] = "";
+  struct rctx_baggage out = rctx_baggage_begin(buf, sizeof buf);
+  for (int i = 0; i < 3; i++) cr_assert_eq(rctx_baggage_copy(&out, &members[i]), -EINVAL, "%d", i);
+  cr_assert_eq(rctx_baggage_add(&out, fine, broken, empty_text), -EINVAL);
+  cr_assert_eq(rctx_baggage_add(&out, fine, fine, broken), -EINVAL);
+  cr_assert_eq(rctx_baggage_forward(&out, &no_next), 0);
+  cr_assert_eq(out.length, 0);
+  cr_assert_not(rctx_baggage_property(&rest, nothing, &piece));
+  cr_assert_not(rctx_baggage_property(&rest, &piece, nothing));
+  cr_assert_not(rctx_baggage_property(&broken, &piece, &piece));
+  struct rctx_baggage_reader reader = rctx_baggage_read(&no_next);
+  cr_assert_not(rctx_baggage_next(&reader, &members[0]));
+  cr_assert_eq(rctx_tracestate_update(broken, fine, fine, buf, sizeof buf, NULL), -EINVAL);
+  cr_assert_eq(rctx_tracestate_update(fine, broken, fine, buf, sizeof buf, NULL), -EINVAL);
+}

@@ -19,11 +19,11 @@ ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)
 JUSTIFIED = os.path.join(ROOT, "tests", "coverage", "justified.txt")
 OBJECTS = ("CMakeFiles/rctx_testing.dir", "tests/consumers/CMakeFiles/rctx_unchecked.dir")
 
-Justification = collections.namedtuple("Justification", "number kind file text why")
+Justification = collections.namedtuple("Justification", "number kind file function text why")
 
 
 def read_justified():
-    """Lines "KIND FILE: SOURCE TEXT: why"; KIND is line or branch, and the text is all or part of one source line."""
+    """Lines "KIND FILE[@FUNCTION] :: SOURCE TEXT :: why"; KIND is line or branch, the text all or part of one source line."""
     entries = []
     with open(JUSTIFIED, encoding="utf-8") as file:
         for number, line in enumerate(file, 1):
@@ -33,8 +33,9 @@ def read_justified():
             parts = line.split(" :: ")
             head = parts[0].split()
             if len(parts) != 3 or len(head) != 2 or head[0] not in ("line", "branch") or not parts[2].strip():
-                sys.exit(f"{JUSTIFIED}:{number}: not 'line|branch FILE :: SOURCE TEXT :: why'")
-            entries.append(Justification(number, head[0], head[1], parts[1].strip(), parts[2].strip()))
+                sys.exit(f"{JUSTIFIED}:{number}: not 'line|branch FILE[@FUNCTION] :: SOURCE TEXT :: why'")
+            path, _, function = head[1].partition("@")
+            entries.append(Justification(number, head[0], path, function, parts[1].strip(), parts[2].strip()))
     return entries
 
 
@@ -106,11 +107,17 @@ class Count:
         return (f"{self.what}: {self.percent():.2f} % ({self.run} run and {self.justified} justified of {self.all})")
 
 
-def is_justified(entries, used, kind, file, text):
+def function_at(file, number):
+    """The name of the function that line is in."""
+    above = [f for f in file["functions"] if f["lineno"] <= number]
+    return max(above, key=lambda f: f["lineno"])["name"] if above else ""
+
+
+def is_justified(entries, used, kind, file, function, text):
     """A line that is not run takes its branches with it."""
     found = False
     for entry in entries:
-        if entry.file == file and entry.text in text and (entry.kind == kind or entry.kind == "line"):
+        if entry.file == file and entry.function in ("", function) and entry.text in text and (entry.kind == kind or entry.kind == "line"):
             used.add(entry)
             found = True
     return found
@@ -134,7 +141,8 @@ def measure(report, entries):
             if line["count"] > 0 and not not_taken:
                 continue
             kind = "branch" if line["count"] else "line"
-            if is_justified(entries, used, kind, file["file"], text):
+            function = function_at(file, line["line_number"])
+            if is_justified(entries, used, kind, file["file"], function, text):
                 lines.justified += line["count"] == 0
                 branches.justified += len(not_taken)
             else:
