@@ -4,6 +4,7 @@
 #include "support/leftovers.h"
 
 #include "core/after.h"
+#include "core/memory.h"
 #include "core/platform.h"
 #include "core/rcu.h"
 #include "core/text.h"
@@ -116,6 +117,46 @@ Test(coverage, a_key_without_a_name_is_shown_as_a_question_mark) {
   cr_assert_not_null(strstr(text, "(?, shown)"), "%s", text);
   cr_assert_eq(rctx_dump(c, RCTX_DUMP_JSON, room, sizeof room, keep, NULL), 0);
   cr_assert_not_null(strstr(dumped, "\"?\":\"shown\""), "%s", dumped);
+}
+
+RCTX_KEY_LOGGED(yes_or_no, bool, "a truth")
+RCTX_KEY_LOGGED(low, int16_t, "a signed number of 16 bits")
+RCTX_KEY_LOGGED(lower, int32_t, "a signed number of 32 bits")
+RCTX_KEY_LOGGED(lowest, int64_t, "a signed number of 64 bits")
+
+Test(coverage, truths_and_signed_numbers_are_json_numbers_in_a_dump) {
+  static char room[1 << 16];
+  RCTX_SCOPED rctx *a = yes_or_no_with(rctx_background(), true);
+  RCTX_SCOPED rctx *b = low_with(a, INT16_MIN);
+  RCTX_SCOPED rctx *c = lower_with(b, INT32_MIN);
+  RCTX_SCOPED rctx *d = lowest_with(c, INT64_MIN);
+  cr_assert_eq(rctx_dump(a, RCTX_DUMP_JSON, room, sizeof room, keep, NULL), 0);
+  cr_assert_not_null(strstr(dumped, "\"yes_or_no\":true"), "%s", dumped);
+  cr_assert_not_null(strstr(dumped, "\"low\":-32768"), "%s", dumped);
+  cr_assert_not_null(strstr(dumped, "\"lower\":-2147483648"), "%s", dumped);
+  cr_assert_not_null(strstr(dumped, "\"lowest\":-9223372036854775808"), "%s", dumped);
+  cr_assert_eq(rctx_err(d), 0);
+}
+
+static void no_destroy(void *value) { (void)value; }
+static void no_destroy_cause(const struct rctx_cause *self) { (void)self; }
+
+// Only what stays while it is read: a string that is destroyed with its context, and a cause that is, are not.
+Test(coverage, a_dump_shows_no_text_that_may_be_freed_meanwhile) {
+  static const struct rctx_key owned = {.name = "owned", .flags = RCTX_KEY_LOGGABLE, .print = rctx__print_string};
+  static const struct rctx_cause lasting = {-ETIMEDOUT, RCTX_ORIGIN_USER, "lasting cause", NULL, 0, NULL, NULL};
+  static const struct rctx_cause freed = {-ETIMEDOUT, RCTX_ORIGIN_USER, "freed cause", NULL, 0, NULL, no_destroy_cause};
+  static char room[1 << 16], text[] = "owned text";
+  struct rctx_value value = {&owned, text, no_destroy};
+  RCTX_SCOPED rctx *top = rctx_with_values(rctx_background(), &value, 1);
+  RCTX_SCOPED rctx *a = rctx_with_deadline_cause(top, 1, &lasting);
+  RCTX_SCOPED rctx *b = rctx_with_deadline_cause(top, 1, &freed);
+  RCTX_SCOPED rctx *c = rctx_with_deadline(top, 1);
+  cr_assert(rctx_err(a) == -ETIMEDOUT && rctx_err(b) == -ETIMEDOUT && rctx_err(c) == -ETIMEDOUT);
+  cr_assert_eq(rctx_dump(top, RCTX_DUMP_JSON, room, sizeof room, keep, NULL), 0);
+  cr_assert_not_null(strstr(dumped, "\"owned\":\"?\""), "%s", dumped);
+  cr_assert_not_null(strstr(dumped, "lasting cause"), "%s", dumped);
+  cr_assert_null(strstr(dumped, "freed cause"), "%s", dumped);
 }
 
 Test(coverage, a_string_that_is_null_is_printed_as_such) {
@@ -277,7 +318,7 @@ static void count_quiet(void *arg) { ++*(int *)arg; }
 // Another thread's rctx_after_stop() has claimed the registration and is about to take it out of its list.
 Test(coverage, stops_wait_for_a_stop_that_is_under_way) {
   for (int notify = 0; notify < 2; notify++) {
-    struct rctx_after node;
+    struct rctx_after node = {0};
     pthread_t other;
     int calls = 0, quiets = 0;
     bool quiet = false;
@@ -334,6 +375,14 @@ Test(coverage, an_eventfd_that_is_full_or_empty_stays_what_it_is) {
   rctx__eventfd_clear(fd);
   cr_assert_eq(poll(&readable, 1, 0), 0);
   rctx__close(fd);
+}
+
+Test(coverage, memory_is_aligned_for_a_pointer_at_least) {
+  rctx_manager *manager = rctx_manager_default();
+  void *memory = rctx__raw_alloc(manager, 24, 1);
+  cr_assert_not_null(memory);
+  cr_assert_eq((uintptr_t)memory % sizeof(void *), 0);
+  rctx__raw_free(manager, memory, 24);
 }
 
 Test(coverage, a_futex_is_not_waited_for_until_a_time_before_all_times) {
@@ -437,6 +486,44 @@ Test(coverage, a_task_of_a_group_need_not_say_where_it_was_begun) {
   cr_assert_eq(rctx_group_fini(&group), -EPIPE);
 }
 
+static void submit_nothing(struct rctx_executor *self, struct rctx_task *task) {
+  (void)self;
+  (void)task;
+  cr_assert_fail("nothing was prepared");
+}
+static int prepare_nothing(struct rctx_executor *self) {
+  (void)self;
+  return -EAGAIN;
+}
+
+Test(coverage, a_task_of_a_group_runs_here_when_the_executor_can_not_promise_to) {
+  struct rctx_executor executor = {.submit = submit_nothing, .prepare = prepare_nothing};
+  struct rctx_group group;
+  rctx_group_init_on(&group, rctx_background(), &executor);
+  cr_assert_eq(rctx_group_go(&group, fail_here, NULL), 0);
+  cr_assert_eq(rctx_group_wait(&group), -EPIPE);
+  cr_assert_eq(rctx_group_fini(&group), -EPIPE);
+}
+
+static void handler_of_the_host(int signal) { (void)signal; }
+
+// Five times the host puts its own over ours: more than are remembered. Its last one stays.
+Test(coverage, a_host_that_puts_handlers_over_ours_for_ever_keeps_its_last) {
+  enum { TIMES = 6 };
+  rctx *c[TIMES];
+  struct sigaction now, host = {.sa_handler = handler_of_the_host};
+  for (int i = 0; i < TIMES; i++) {
+    c[i] = rctx_with_signal(rctx_background(), SIGUSR2, 0);
+    cr_assert_eq(rctx_err(c[i]), 0, "%d", i);
+    cr_assert_eq(sigaction(SIGUSR2, &host, NULL), 0);
+  }
+  raise(SIGUSR2); // the host's alone
+  for (int i = 0; i < TIMES; i++) cr_assert_eq(rctx_err(c[i]), 0);
+  for (int i = 0; i < TIMES; i++) rctx_end(c[i]);
+  cr_assert_eq(sigaction(SIGUSR2, NULL, &now), 0);
+  cr_assert_eq((void *)(uintptr_t)now.sa_handler, (void *)(uintptr_t)handler_of_the_host);
+}
+
 Test(coverage, what_baggage_left_out_need_not_be_asked_for) {
   char text[64] = "#";
   RCTX_SCOPED rctx *c = rctx_with_cancel(rctx_background());
@@ -495,6 +582,24 @@ Test(coverage, a_look_while_nobody_counts_is_only_a_look) {
 }
 
 static int64_t given_time(void *arg) { return *(const int64_t *)arg; }
+
+// Its deadline has passed, and nobody has turned the wheel.
+Test(coverage, a_dump_shows_no_time_less_than_none) {
+  static int64_t time_ns = SECOND;
+  static char room[1 << 16];
+  rctx_manager *manager;
+  struct rctx_manager_options options = {.drive = RCTX_DRIVE_EMBEDDER, .now = given_time, .now_arg = &time_ns};
+  cr_assert_eq(rctx_manager_create(&options, &manager), 0);
+  rctx *c = rctx_with_deadline(rctx_manager_background(manager), 2 * SECOND);
+  time_ns = 5 * SECOND;
+  cr_assert_eq(rctx_dump(c, RCTX_DUMP_TEXT, room, sizeof room, keep, NULL), 0);
+  cr_assert_not_null(strstr(dumped, " left=0.000s"), "%s", dumped);
+  struct pollfd ready = {.fd = rctx__eventfd(true), .events = POLLIN};
+  cr_assert_eq(rctx_poll(c, &ready, 1, INT64_MAX), 1, "on a clock of one's own, without a limit");
+  rctx__close(ready.fd);
+  rctx_end(c);
+  cr_assert_eq(rctx_manager_destroy(manager), 0);
+}
 
 Test(coverage, two_clocks_of_one_function_are_two_clocks) {
   static int64_t times[2] = {SECOND, 500 * SECOND};
@@ -603,6 +708,16 @@ Test(coverage, leaks_of_one_line_number_in_several_files_and_of_several_function
   cr_assert_eq(rctx_leaks_each(0, count_leaks, &line), 3);
   cr_assert(told == 3 && told_apart == 3, "%u, %u of one context each", told, told_apart);
   for (int i = 0; i < 3; i++) rctx_end(made[i]);
+}
+
+// The macro asks whether anything is kept; this is a thread that asked just before rctx_leaks_start(0).
+Test(coverage, nothing_is_kept_once_nothing_is_to_be) {
+  static const struct rctx_site here = {"made", "here.c", 1};
+  int line = 1;
+  RCTX_SCOPED rctx *c = (rctx_with_cancel)(rctx_background());
+  rctx_leaks_start(0);
+  rctx__leak_made(c, &here);
+  cr_assert_eq(rctx_leaks_each(0, count_leaks, &line), 0);
 }
 
 Test(coverage, a_report_of_leaks_says_how_many_it_keeps_and_cuts_long_lines) {

@@ -248,6 +248,21 @@ Test(kit, of_several_leaks_the_first_is_named) {
   cr_assert_eq(faults.first_leak, 2);
 }
 
+static int ask_for_too_much(rctx_manager *manager, void *arg) {
+  struct rctx_test_memory *memory = rctx_test_memory_of(manager);
+  size_t *got = arg;
+  *got += rctx_test_malloc(memory, SIZE_MAX) != NULL;
+  if (!CHECK_UNCACHED) *got += rctx_test_malloc(memory, SIZE_MAX / 2) != NULL; // a sanitizer's malloc aborts
+  return 0;
+}
+
+Test(kit, what_is_larger_than_the_machine_is_refused) {
+  struct rctx_test_faults faults;
+  size_t got = 0;
+  rctx_test_fail_each(ask_for_too_much, &got, false, &faults);
+  cr_assert_eq(got, 0);
+}
+
 static int leave_one(rctx_manager *manager, void *arg) {
   *(rctx **)arg = rctx_with_cancel(rctx_manager_background(manager));
   return 0;
