@@ -410,9 +410,11 @@ Test(coverage, polling_more_descriptors_than_there_can_be_says_einval) {
   RCTX_SCOPED rctx *c = rctx_with_cancel(rctx_background());
   for (int i = 0; i <= LIMIT; i++) fds[i].fd = -1;
   cr_assert_eq(rctx_poll(c, fds, INT32_MAX, 0), -EINVAL, "live");
-  cr_assert_eq(setrlimit(RLIMIT_NOFILE, &(struct rlimit){LIMIT, LIMIT}), 0);
   rctx_cancel(c);
+#ifndef RCTX_TEST_SHIM // valgrind keeps limits of its own
+  cr_assert_eq(setrlimit(RLIMIT_NOFILE, &(struct rlimit){LIMIT, LIMIT}), 0);
   cr_assert_eq(rctx_poll(c, fds, LIMIT + 1, 0), -EINVAL, "ended");
+#endif
   cr_assert_eq(rctx_poll(c, fds, LIMIT, 0), -ECANCELED);
 }
 
