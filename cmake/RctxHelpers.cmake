@@ -36,9 +36,9 @@ endif()
 
 # rctx_fuzz(NAME file...): one LLVMFuzzerTestOneInput for libFuzzer and AFL++ alike (afl-clang-fast takes the flag too).
 function(rctx_fuzz name)
-  add_executable(${name} ${ARGN})
+  add_executable(${name} ${ARGN} "${PROJECT_SOURCE_DIR}/fuzz/pulse.c")
   set_target_properties(${name} PROPERTIES C_STANDARD 11 C_EXTENSIONS ON)
   target_compile_definitions(${name} PRIVATE _GNU_SOURCE=)
   target_link_libraries(${name} PRIVATE rctx_testing rctx_warnings_basic)
-  target_link_options(${name} PRIVATE -fsanitize=fuzzer)
+  target_link_options(${name} PRIVATE -fsanitize=fuzzer "LINKER:--wrap=LLVMFuzzerTestOneInput") # see pulse.c
 endfunction()
