@@ -250,7 +250,8 @@ int rctx_move_deadline(rctx *ctx, int64_t deadline_ns) {
     if (!(s & STATE_WALKED)) rctx__finish(ctx, 0); /* help to mark what is below */
     return rctx_err(ctx);
   }
-  if (deadline_ns <= rctx__now(ctx->manager) || !rctx__timer_move(ctx, deadline_ns)) expire(ctx); /* due, or it was */
+  bool moved = rctx__timer_move(ctx, deadline_ns); /* also into the past: what it then ends by is the new time */
+  if (!moved || deadline_ns <= rctx__now(ctx->manager)) expire(ctx);
   return rctx_err(ctx);
 }
 

@@ -268,12 +268,13 @@ bool rctx__timer_move(struct rctx *node, int64_t deadline_ns) {
   uint64_t tick = deadline_tick(timers, deadline_ns);
   bool earlier = false;
   rctx__take(&shard->lock);
-  bool armed = load_relaxed(&node->timer_state) == TIMER_ARMED && tick > shard->wheel.now; /* under its lock */
-  if (armed) {
+  bool armed = load_relaxed(&node->timer_state) == TIMER_ARMED; /* under its lock */
+  bool due = tick <= shard->wheel.now;
+  if (armed) { /* due, too: the walk below compares with the time that has passed */
     store_relaxed(&node->deadline_ns, deadline_ns);            /* read under this lock when the timer fires */
     struct rctx__ext *ext = load_acquire(&node->ext);          /* partner: rctx__ext_get() */
     if (ext) store_release(&ext->touched_until_ns, INT64_MIN); /* after the deadline; partner: rctx__own_deadline() */
-    if (tick < node->timer.tick) {                             /* later ones are put off when it fires */
+    if (!due && tick < node->timer.tick) {                     /* later ones are put off when it fires */
       rctx__wheel_remove(&shard->wheel, &node->timer);
       node->timer.tick = tick;
       rctx__wheel_add(&shard->wheel, &node->timer);
@@ -282,7 +283,7 @@ bool rctx__timer_move(struct rctx *node, int64_t deadline_ns) {
   }
   rctx__unlock(&shard->lock);
   if (unlikely(earlier)) kick(timers);
-  return armed;
+  return armed && !due;
 }
 
 bool rctx__timer_disarm_slow(struct rctx *node) {

@@ -57,7 +57,8 @@ void rctx__timers_fini(struct rctx_manager *manager);
 enum rctx__armed { ARM_DONE = 0, ARM_DUE = 1 }; /* or -errno */
 /** Arm a node's own deadline. ARM_DUE: its time has come already, nothing was armed. */
 int rctx__timer_arm(struct rctx *node);
-/** Move an armed timer. False: it is not armed any more, or the new time has come: nothing was changed. */
+/** Move an armed timer. False: it is not armed any more, and nothing was changed; or the new time, which is its deadline now, has
+ *  come: the caller ends the node. */
 bool rctx__timer_move(struct rctx *node, int64_t deadline_ns);
 /** Disarm. True if nothing of the timer is or will be under way: it was never armed, or it has just been taken out. */
 bool rctx__timer_disarm_slow(struct rctx *node);

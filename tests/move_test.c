@@ -96,6 +96,22 @@ Test(move, into_the_past_or_to_now_it_has_ended_on_return) {
   rctx_end(ctx);
 }
 
+// The time that ended it is the one it was moved to: deadlines below that were to come before the old one have not come.
+Test(move, into_the_past_does_not_pass_the_deadlines_below) {
+  struct rctx_why why;
+  rctx *ctx = movable(fake_root(), fake_now() + SECOND);
+  rctx *below = rctx_with_deadline_cause(ctx, fake_now() + 500 * MS, &mine);
+  int64_t to_ns = fake_now() - MS;
+  cr_assert_eq(rctx_move_deadline(ctx, to_ns), -ETIMEDOUT);
+  cr_assert_eq(shown(ctx), to_ns);
+  cr_assert_eq(rctx_why(below, &why), -ETIMEDOUT);
+  cr_assert_eq(why.origin, RCTX_ORIGIN_PARENT_DEADLINE, "its own deadline was half a second away");
+  cr_assert_eq(why.levels_up, 1);
+  cr_assert_neq(rctx_cause(below), &mine);
+  rctx_end(below);
+  rctx_end(ctx);
+}
+
 Test(move, to_never_and_back) {
   rctx *ctx = movable(fake_root(), fake_now() + 10 * MS);
   cr_assert_eq(rctx_move_deadline(ctx, INT64_MAX), 0);
