@@ -647,6 +647,14 @@ Test(received, deadlines_do_not_overflow_and_are_never_0__WIRE_1) {
   }
 }
 
+Test(received, a_deadline_as_long_past_as_can_be_is_not_enough_time) {
+  RCTX_SCOPED rctx *server = rctx_with_deadline(fake_root(), INT64_MIN);
+  header("grpc-timeout", "5S");
+  struct rctx_budget_policy policy = {.min_ns = 1};
+  cr_assert_eq(rctx_budget_from_headers(server, fake_now(), headers(), &policy, &got), -ETIMEDOUT);
+  cr_assert_eq(got.deadline_ns, INT64_MIN);
+}
+
 Test(received, an_unlimited_one_is_no_deadline) {
   header("grpc-timeout", "99999999H");
   gives(INT64_MAX, RCTX_HEADER_GRPC_TIMEOUT);

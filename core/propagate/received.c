@@ -98,7 +98,8 @@ int rctx_budget_from_headers(const rctx *parent, int64_t arrival_ns, const struc
   received->deadline_ns = deadline_of(parent, arrival_ns, received->timeout_ns);
   if (result == 0 && received->source != RCTX_HEADER_NONE && policy->min_ns > 0 && received->deadline_ns != INT64_MAX) {
     int64_t left_ns; /* queues and the parent have taken their part */
-    if (__builtin_sub_overflow(received->deadline_ns, rctx_now_of(parent), &left_ns)) return result;
+    if (__builtin_sub_overflow(received->deadline_ns, rctx_now_of(parent), &left_ns))
+      left_ns = received->deadline_ns < 0 ? INT64_MIN : INT64_MAX;
     if (left_ns < policy->min_ns) result = -ETIMEDOUT;
   }
   return result;
