@@ -251,8 +251,12 @@ int rctx_move_deadline(rctx *ctx, int64_t deadline_ns) {
     return rctx_err(ctx);
   }
   bool moved = rctx__timer_move(ctx, deadline_ns); /* also into the past: what it then ends by is the new time */
-  if (!moved || deadline_ns <= rctx__now(ctx->manager)) expire(ctx);
-  return rctx_err(ctx);
+  if (moved && deadline_ns > rctx__now(ctx->manager)) return rctx_err(ctx);
+  rctx__ref(ctx); /* a callback may end the handle */
+  expire(ctx);
+  int err = rctx_err(ctx);
+  rctx__drop(ctx);
+  return err;
 }
 
 static const struct rctx_cause idle_cause = {-ETIMEDOUT, RCTX_ORIGIN_DEADLINE, "idle: no progress", NULL, 0, NULL,

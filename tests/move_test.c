@@ -112,6 +112,19 @@ Test(move, into_the_past_does_not_pass_the_deadlines_below) {
   rctx_end(ctx);
 }
 
+static void end_it(const rctx *ctx, void *arg) {
+  (void)ctx;
+  rctx_end(arg);
+}
+
+Test(move, into_the_past_where_a_callback_ends_the_handle) {
+  struct rctx_after after = {0};
+  rctx *ctx = movable(fake_root(), fake_now() + SECOND);
+  cr_assert_eq(rctx_after_inline(ctx, &after, RCTX_ON_ENDED_TELL, end_it, ctx), RCTX_REGISTERED);
+  cr_assert_eq(rctx_move_deadline(ctx, fake_now()), -ETIMEDOUT);
+  cr_assert_eq(fake_stats().contexts, 0);
+}
+
 Test(move, to_never_and_back) {
   rctx *ctx = movable(fake_root(), fake_now() + 10 * MS);
   cr_assert_eq(rctx_move_deadline(ctx, INT64_MAX), 0);
