@@ -2,53 +2,20 @@
 // arithmetic.
 //
 // The bytes are a header's value for both decoders, and their first eight are a duration for both encoders.
-#include "headers.h"
+#include "slow_time.h"
 
 #include "replay.h"
-
-__extension__ typedef __int128 wide;
-
-static const struct {
-  char name;
-  int64_t ns;
-} units[] = {{'n', 1}, {'u', 1000}, {'m', 1000000}, {'S', 1000000000}, {'M', 60000000000}, {'H', 3600000000000}};
-
-// TimeoutValue: a positive integer of at most `most` digits. Returns 0 if it is none.
-static wide timeout_value(struct scanner *s, int most) {
-  wide value = 0;
-  int digits = 0;
-  while (in(next(s), "0123456789")) {
-    value = 10 * value + (next(s) - '0');
-    take(s, next(s));
-    if (++digits > most) return 0;
-  }
-  return value;
-}
-
-// TimeoutUnit. Returns 0 if it is none.
-static wide timeout_unit(struct scanner *s) {
-  for (size_t i = 0; i < 6; i++) {
-    if (take(s, units[i].name)) return units[i].ns;
-  }
-  return 0;
-}
-
-static int64_t clipped(wide ns) { return ns > INT64_MAX ? INT64_MAX : (int64_t)ns; }
 
 static void read_both(struct rctx_text text) {
   int64_t ns = -1;
   enum rctx_fault fault = RCTX_FAULTS;
-  struct scanner grpc = scan(text), ms = scan(text);
-  wide expected = timeout_value(&grpc, 8);
-  expected *= timeout_unit(&grpc);
-  if (next(&grpc) != END) expected = 0;
+  wide expected = slow_grpc_timeout(text);
   OUGHT(rctx_grpc_timeout_decode(text, &ns, &fault) == (expected ? 0 : -EINVAL));
   OUGHT((fault == RCTX_FAULT_NONE) == (expected != 0) && fault < RCTX_FAULTS);
   OUGHT(ns == (expected ? clipped(expected) : -1));
 
   ns = -1;
-  expected = timeout_value(&ms, 10) * 1000000;
-  if (next(&ms) != END) expected = 0;
+  expected = slow_timeout_ms(text);
   OUGHT(rctx_timeout_ms_decode(text, &ns, &fault) == (expected ? 0 : -EINVAL));
   OUGHT((fault == RCTX_FAULT_NONE) == (expected != 0));
   OUGHT(ns == (expected ? clipped(expected) : -1));
