@@ -18,6 +18,7 @@ struct state {
   struct rctx__wheel_entry entries[ENTRIES];
   bool armed[ENTRIES];
   const uint8_t *at, *end;
+  unsigned count;
 };
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
@@ -62,6 +63,12 @@ static void advance(struct state *s, uint64_t to, size_t work) {
 static void operate(struct state *s) {
   uint8_t what = take(s);
   size_t i = what % ENTRIES;
+  if (what == 255) { // the clock is set back
+    uint64_t delta = take_delta(s);
+    rctx__wheel_rewind(&s->wheel, s->wheel.now > delta ? s->wheel.now - delta : 0);
+    OUGHT(rctx__wheel_check(&s->wheel));
+    return;
+  }
   if (what >= 248) {
     rctx__wheel_prepare(&s->wheel, what & 7);
   } else if (what >= 192) {
@@ -76,7 +83,7 @@ static void operate(struct state *s) {
     rctx__wheel_add(&s->wheel, &s->entries[i]);
     s->armed[i] = true;
   }
-  OUGHT(rctx__wheel_check(&s->wheel));
+  if (s->count++ % 8 == 0) OUGHT(rctx__wheel_check(&s->wheel)); // looks at every slot
   OUGHT(rctx__wheel_next(&s->wheel) <= first_armed(s));
   if (first_armed(s) == WHEEL_NEVER) OUGHT(rctx__wheel_next(&s->wheel) == WHEEL_NEVER);
 }
@@ -89,6 +96,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
   uint8_t epoch = take(&s);
   if (epoch) s.wheel.now = (UINT64_C(1) << (2 + epoch % 45)) - (epoch / 45 % 3);
   for (int n = 0; n < OPERATIONS_MAX && s.at < s.end; n++) operate(&s);
+  OUGHT(rctx__wheel_check(&s.wheel));
   advance(&s, WHEEL_TICK_MAX, SIZE_MAX);
   OUGHT(rctx__wheel_next(&s.wheel) == WHEEL_NEVER);
   return 0;

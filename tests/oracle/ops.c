@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 
 #define MS INT64_C(1000000)
 #define CLOCK_START (INT64_C(5000) * MS + 123457)
@@ -775,17 +776,33 @@ static void op_destroy_loop(struct ops *s) {
 
 // ---- the rest --------------------------------------------------------------------------------------------------------
 
+// rctx_fd() where this process may open nothing.
+static int fd_at_the_limit(const rctx *ctx) {
+  struct rlimit usual, none;
+  if (getrlimit(RLIMIT_NOFILE, &usual) != 0) abort();
+  none = usual;
+  none.rlim_cur = 0;
+  if (setrlimit(RLIMIT_NOFILE, &none) != 0) abort();
+  int fd = rctx_fd(ctx);
+  if (setrlimit(RLIMIT_NOFILE, &usual) != 0) abort();
+  return fd;
+}
+
 static void op_fd(struct ops *s) {
   struct oracle_node *n = take_held(s);
   if (!n || n->no_memory) return;
   begin_op(s, "fd");
   ops_trace(s, " c%d", n->id);
   size_t failed = s->memory.failed;
-  int fd = rctx_fd(n->real);
+  bool no_descriptor = s->no_descriptor && !n->has_fd;
+  int fd = s->no_descriptor ? fd_at_the_limit(n->real) : rctx_fd(n->real);
+  s->no_descriptor = false;
   if (!oracle_can_end(n)) {
     SAME("rctx_fd of what never ends", fd, -ENOTSUP);
   } else if (s->memory.failed != failed && fd == -ENOMEM) {
     ops_trace(s, " (no memory)");
+  } else if (no_descriptor) {
+    SAME("rctx_fd without descriptors", fd, -EMFILE);
   } else {
     OUGHT("a descriptor", fd >= 0);
     n->has_fd = true;
@@ -813,6 +830,11 @@ static void op_note(struct ops *s) {
 static void op_fail(struct ops *s) {
   uint8_t how = take(s);
   begin_op(s, "fail");
+  if (how >= 192) {
+    s->no_descriptor = true;
+    ops_trace(s, " descriptors");
+    return;
+  }
   s->memory.fail_in = 1 + how % 3;
   s->memory.fail_count = 1 + how / 4 % 3;
   ops_trace(s, " %u allocations from the %u. on", s->memory.fail_count, s->memory.fail_in);

@@ -46,6 +46,7 @@ struct ops {
   unsigned kicks;
   unsigned kicks_due; // since then: at least this many (0 or 1)
   struct ops_memory memory;
+  bool no_descriptor; // the next rctx_fd() finds none
   rctx_loop *loops[OPS_LOOPS];
   size_t drained; // by the innermost drain
   int draining;   // its loop, or -1
