@@ -17,10 +17,18 @@ PLANTED = [
     ("ops", "a cancelled context's timer stays armed", "tree.c",
      "    rctx__timer_disarm(node);\n    if (unlikely(s & STATE_NOTIFY)) pin_for_notice(node, walk);",
      "    if (unlikely(s & STATE_NOTIFY)) pin_for_notice(node, walk);"),
+    ("race", "a cancel that comes second does not help to mark", "tree.c",
+     "    rctx__finish(node, 0); /* help to mark what is below */\n    return false;", "    return false;"),
+    ("race", "what another walk stands on is freed at once", "tree.c",
+     "return unlikely(rctx__done(parent_state)) && !(parent_state & STATE_WALKED);", "return false && parent_state;"),
+    ("timers", "a deadline that was moved later comes when it was to come before", "timer.c",
+     "if (tick <= to) return false;", "if (tick <= to || to > 0) return false;"),
     ("wheel", "an entry that cascades comes at once", "wheel.c",
      "if (entry->tick <= wheel->now) return entry;", "if (entry->tick <= wheel->now + 1) return entry;"),
     ("grpc_timeout", "a time of zero is taken", "propagate/codec.c",
      "if (sum == 0) return RCTX_FAULT_ZERO;", ""),
+    ("received", "of a header that comes twice the first counts", "propagate/received.c",
+     "    found->fault = RCTX_FAULT_DUPLICATE;\n", ""),
     ("traceparent", "anything may follow a higher version", "propagate/traceparent.c",
      "if (value.length > LENGTH && at[LENGTH] != '-') return RCTX_FAULT_SYNTAX;", ""),
     ("tracestate", "a key may come twice", "propagate/tracestate.c",
@@ -36,13 +44,14 @@ PLANTED = [
 
 def copy_sources():
     os.makedirs(COPY, exist_ok=True)
+    shutil.rmtree(os.path.join(COPY, "build", "corpus"), ignore_errors=True)
     for name in COPIED:
         to = os.path.join(COPY, name)
         if os.path.isdir(name):
             shutil.rmtree(to, ignore_errors=True)
-            shutil.copytree(name, to)
+            shutil.copytree(name, to, copy_function=shutil.copy)  # as new: what the last run planted is built anew
         else:
-            shutil.copy2(name, to)
+            shutil.copy(name, to)
 
 
 def build(harness):
@@ -56,12 +65,14 @@ def build(harness):
 def is_found(harness, seconds):
     """Fuzzes from the committed corpus. What it finds stays in the copy."""
     seeds = os.path.abspath(os.path.join("fuzz", "corpus", harness))
+    fresh = os.path.join("build", "corpus", harness)  # the first is written to
+    os.makedirs(os.path.join(COPY, fresh), exist_ok=True)
     log = os.path.join(COPY, "build", harness + ".log")
     for old in glob.glob(os.path.join(COPY, "build", "found-*")):
         os.remove(old)
     with open(log, "wb") as output:
         run = subprocess.run(["build/fuzz/fuzz/" + harness, f"-max_total_time={seconds}", "-timeout=20",
-                              "-artifact_prefix=build/found-", *([seeds] if os.path.isdir(seeds) else [])],
+                              "-artifact_prefix=build/found-", fresh, *([seeds] if os.path.isdir(seeds) else [])],
                              cwd=COPY, stdout=output, stderr=subprocess.STDOUT, check=False)
     return run.returncode != 0 and bool(glob.glob(os.path.join(COPY, "build", "found-*")))
 

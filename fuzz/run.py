@@ -28,6 +28,7 @@ ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 SEEDS = os.path.join("fuzz", "corpus")
 FOUND = os.path.join("build", "fuzz", "corpus")
 PLAIN_LINE_SECONDS = 15
+LENGTH_MAX = {"grpc_timeout": 24, "traceparent": 80, "race": 300, "timers": 600, "wheel": 1000}  # others: libFuzzer's own
 PATIENCE_SECONDS = 60  # for an engine that does not stop when its time is over
 STATUS = re.compile(r"^#(\d+)\s+\w+\s+cov: (\d+) ft: \d+ corp: (\d+)/")
 QUIET = re.compile(r"^#\d+\s|# Uses: |ecommended dictionary|^INFO: |^stat::|^Done |^\s*$")
@@ -91,18 +92,18 @@ class Run:
             if process.poll() is None:
                 process.send_signal(signal.SIGINT)
                 process.wait()
-        self.elapsed = time.monotonic() - began
-        self.look()
-        self.executions = self.pulse.count()
-        self.failed = process.returncode != 0 or self.crashes > 0
-        self.show(last=True)
+            self.elapsed = time.monotonic() - began
+            self.look()
+            self.executions = self.pulse.count()
+            self.failed = process.returncode not in (0, -signal.SIGINT) or self.crashes > 0
+            self.show(last=True)
 
     def tell_what_was_found(self):
         for artifact in self.artifacts():
             print(f"\n{self.name}: found {artifact}\n  replay:   {self.program} {artifact}")
             print(f"  shorten:  build/fuzz/fuzz/{self.name} -minimize_crash=1 -max_total_time=60 {artifact}")
-            if self.name == "ops":
-                print(f"  retold:   RCTX_OPS_TRACE=1 {self.program} {artifact}")
+            if self.name in ("ops", "race", "timers"):
+                print(f"  retold:   RCTX_{self.name.upper()}_TRACE=1 {self.program} {artifact}")
         if not self.artifacts():
             print(f"\n{self.name}: the engine ended with an error and left no reproducer: {self.log}")
 
@@ -121,8 +122,9 @@ class LibFuzzer(Run):
         found, seeds = os.path.join(FOUND, self.name), os.path.join(SEEDS, self.name)
         os.makedirs(found, exist_ok=True)
         corpora = [found] + ([seeds] if os.path.isdir(seeds) else [])
+        length = [f"-max_len={LENGTH_MAX[self.name]}"] if self.name in LENGTH_MAX else []
         return [self.program, f"-max_total_time={self.seconds}", "-timeout=20", "-print_final_stats=1",
-                f"-artifact_prefix={self.prefix}"] + corpora
+                f"-artifact_prefix={self.prefix}"] + length + corpora
 
     def artifacts(self):
         found = [path for kind in ("crash", "timeout", "oom", "leak") for path in glob.glob(f"{self.prefix}{kind}-*")]
