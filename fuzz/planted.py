@@ -37,6 +37,8 @@ PLANTED = [
      "if (first == 0xed) return (struct follow){2, 0x80, 0x9f};", ""),
     ("baggage", "a byte is read behind the text", "propagate/baggage.c",
      "if (c == '%' && rest->length >= 3) {", "if (c == '%') {"),
+    ("dump", "a label's entities are left as they are", "observe.c",
+     "if (text[i] == '&') {", "if (text[i] == '&' && out->err) {"),
     ("log", "C1 control characters are written as they are", "text.h",
      "if (length == 2 && text[0] == 0xc2 && text[1] < 0xa0) return rctx__escape_code(text[1], out);", ""),
 ]

@@ -22,7 +22,7 @@ enum { DEPTH_MAX = 2, HEADER = 64 };
 struct known {
   rctx *ctx;  // NULL: not derived yet, or nobody holds it any more
   int parent; // -1: the root
-  bool detached, value_only, movable;
+  bool detached, movable, idle;
   bool handle;      // not ended yet
   int owner;        // who may end it; -1: whoever is first
   bool held[2];     // a reference of each thread
@@ -112,6 +112,16 @@ static void destroy_cause(const struct rctx_cause *cause) { race->cause_destroye
 
 // ---- what holds of every context, at any moment ---------------------------------------------------------------------------
 
+// Its deadline, or that of an idle one above: when a touch and the expiry of that one meet, what is below and later may name its
+// own deadline instead.
+static bool has_passed(const struct known *k) {
+  if (k->earliest_ns <= race->latest_ns) return true;
+  for (int up = k->parent; up >= 0; up = race->known[up].parent) {
+    if (race->known[up].idle && race->known[up].earliest_ns <= race->latest_ns) return true;
+  }
+  return false;
+}
+
 static int look(struct known *k) {
   bool ended_before = k->err != 0; // the other thread may see an end while this one looks
   int err = rctx_err(k->ctx);
@@ -127,8 +137,7 @@ static int look(struct known *k) {
     rctx_why(k->ctx, &why);
     struct known *from = k;
     for (unsigned up = why.levels_up; up > 0 && from->parent >= 0; up--) from = &race->known[from->parent];
-    if (why.origin == RCTX_ORIGIN_DEADLINE || why.origin == RCTX_ORIGIN_PARENT_DEADLINE)
-      OUGHT(from->earliest_ns <= race->latest_ns);
+    if (why.origin == RCTX_ORIGIN_DEADLINE || why.origin == RCTX_ORIGIN_PARENT_DEADLINE) OUGHT(has_passed(from));
   }
   k->err = err;
   k->cause = cause;
@@ -241,7 +250,6 @@ static rctx *derive(const rctx *parent, struct known *k, uint8_t how) {
     return rctx_with_timeout(parent, span);
   case 2:
     k->values = 1;
-    k->value_only = true;
     return rctx_with_values(parent, &value, 1);
   case 3:
     k->detached = true;
@@ -252,6 +260,7 @@ static rctx *derive(const rctx *parent, struct known *k, uint8_t how) {
     note_span(k, span);
     return rctx_derive(parent, &spec);
   case 5:
+    k->idle = true;
     note_span(k, span);
     return rctx_with_idle(parent, span);
   default:
