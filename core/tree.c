@@ -381,7 +381,7 @@ static void walk_below(rctx *top, struct walk *walk) {
 /* Wake and signal first, then call back: a slow callback delays no thread and no fd. */
 static void notify(const struct walk *walk) {
   for (rctx *node = walk->first; node; node = node->link) {
-    uint32_t s = load_relaxed(&node->state); /* the flags can not change any more */
+    uint32_t s = load_acquire(&node->state); /* partner: rctx_fd(), which may still set STATE_FD; the others stay */
     if (s & STATE_FD)
       rctx__eventfd_signal(rctx__fd_own(&load_acquire(&node->ext)->done)); /* partner: rctx__ext_get() */
     if (s & STATE_WAIT) rctx__futex_wake_all(&node->state);
