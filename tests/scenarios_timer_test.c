@@ -276,39 +276,69 @@ static void tick_set_up(void) {
   struct rctx_value value = {&key, &r, count_destroyed};
   r.ctx = rctx_derive(
       fake_root(), &(struct rctx_spec){
-                       .deadline_ns = r.deadline_ns, .values = &value, .nvalues = 1, .movable = rounds.now % 4 == 3});
-  if (rounds.now % 4 == 0) return; // nobody watches: the short ways
+                       .deadline_ns = r.deadline_ns, .values = &value, .nvalues = 1, .movable = rounds.now % 3 == 2});
   r.node = fence_alloc(NULL, sizeof *r.node, CACHE_LINE);
   rctx_after_inline(r.ctx, r.node, RCTX_ON_ENDED_TELL, count, &r.calls);
 }
 static void tick_act(unsigned index) {
   if (index == 0) fake_reach(r.deadline_ns);
   if (index == 0) return;
-  if (rounds.now % 4 == 2) rctx_cancel(r.ctx);
-  if (rounds.now % 4 == 3) atomic_store(&r.moved, rctx_move_deadline(r.ctx, r.deadline_ns + SECOND) == 0);
-  if (rounds.now % 4 < 2) rctx_end(r.ctx);
+  if (rounds.now % 3 == 1) rctx_cancel(r.ctx);
+  if (rounds.now % 3 == 2) atomic_store(&r.moved, rctx_move_deadline(r.ctx, r.deadline_ns + SECOND) == 0);
+  if (rounds.now % 3 == 0) rctx_end(r.ctx);
 }
 static void tick_check(void) {
-  if (rounds.now % 4 == 3) {
+  if (rounds.now % 3 == 2) {
     are("its error, moved or not", rctx_err(r.ctx), r.moved ? 0 : -ETIMEDOUT);
     are("calls", r.calls, !r.moved);
     if (r.moved) ends_on_its_tick(r.ctx, r.deadline_ns + SECOND, "moved");
   }
-  if (rounds.now % 4 == 2) {
+  if (rounds.now % 3 == 1) {
     int err = rctx_err(r.ctx);
     cr_assert(err == -ETIMEDOUT || err == -ECANCELED);
     are("the cause's code", rctx_cause(r.ctx)->code, err);
   }
-  if (rounds.now % 4 >= 2) rctx_end(r.ctx);
-  if (r.node) are("calls", r.calls, 1);
-  if (r.node) fence_free(NULL, r.node, sizeof *r.node);
+  if (rounds.now % 3 > 0) rctx_end(r.ctx);
+  are("calls", r.calls, 1);
+  fence_free(NULL, r.node, sizeof *r.node);
   rctx_quiesce(fake.manager, INT64_MAX);
   are("destroyed", r.destroyed, 1);
   are("timers left", (int)fake_stats().timers, 0);
 }
 
 Test(scenarios, S24_a_timer_ended_on_its_very_tick_fires_or_does_not) {
-  rounds_run((struct rounds_plan){2, tick_set_up, tick_act, tick_check}, 3 * ROUNDS);
+  rounds_run((struct rounds_plan){2, tick_set_up, tick_act, tick_check}, 2 * ROUNDS);
+}
+
+enum { UNWATCHED = 3 };
+
+static rctx *unwatched[UNWATCHED];
+
+static void unwatched_set_up(void) {
+  memset(&r, 0, sizeof r);
+  r.deadline_ns = tick_after(fake_now() + 3 * FAKE_TICK);
+  struct rctx_value value = {&key, &r, count_destroyed};
+  for (int i = 0; i < UNWATCHED; i++)
+    unwatched[i] =
+        rctx_derive(fake_root(), &(struct rctx_spec){.deadline_ns = r.deadline_ns, .values = &value, .nvalues = 1});
+}
+static void unwatched_act(unsigned index) {
+  if (index == 0) {
+    fake_reach(r.deadline_ns);
+  } else {
+    rctx_end(unwatched[index - 1]);
+  }
+}
+static void unwatched_check(void) {
+  rctx_quiesce(fake.manager, INT64_MAX);
+  are("destroyed", r.destroyed, UNWATCHED);
+  are("contexts left", (int)fake_stats().contexts, 0);
+  are("timers left", (int)fake_stats().timers, 0);
+}
+
+// Nobody watches them: the short ways of giving up, which look at the timer only.
+Test(scenarios, S24_timers_of_contexts_that_nobody_watches_may_be_ended_on_their_very_tick) {
+  rounds_run((struct rounds_plan){1 + UNWATCHED, unwatched_set_up, unwatched_act, unwatched_check}, 2 * ROUNDS);
 }
 
 // The clock has passed the deadline, and nobody has collected it.
