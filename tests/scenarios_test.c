@@ -18,6 +18,7 @@ enum { ROUNDS = 2000 };
 
 static void open_fenced(void) {
   watch();
+  fence_watch();
   open_with((struct rctx_manager_options){.allocator = {fence_alloc, fence_free, NULL}, .uncached = true});
 }
 

@@ -18,6 +18,7 @@ static void open_fenced(void) {
   options.allocator = (struct rctx_allocator){fence_alloc, fence_free, NULL};
   options.uncached = true;
   watchdog(WATCHDOG_S);
+  fence_watch();
   fake_open_with(options);
 }
 

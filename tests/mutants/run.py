@@ -118,6 +118,8 @@ def how_it_failed(said, returned):
     text = re.search(r"Assertion Failed\n\[----\] +(.*)", said) or re.search(r"^\[----\] \S+: (in the child: .*)", said, re.M)
     if text:
         return f"assertion: {text.group(1)}"
+    if "fence: " in said:
+        return re.search(r"(fence: .*)", said).group(1)
     if "left over:" in said:
         return "leftovers: " + re.search(r"left over: (.*)", said).group(1)
     return f"crash: {crash.group(1)}" if crash else f"ended with {returned}"
