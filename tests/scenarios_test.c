@@ -68,14 +68,19 @@ static bool readable(int fd) { return poll(&(struct pollfd){fd, POLLIN, 0}, 1, 0
 
 // ---- S01: no resurrection ------------------------------------------------------------------------------------------
 
+static void destroy_last(void *unused) {
+  are("written under a reference", r.plain[2], 1);
+  count_destroyed(unused);
+}
 static void last_reference_set_up(void) {
   memset(&r, 0, sizeof r);
   r.top = rctx_with_cancel(root());
-  r.child = with_destructor(r.top);
+  r.child = rctx_with_values(r.top, &(struct rctx_value){&key, &r, destroy_last}, 1);
   r.node = fenced_node();
   cr_assert_eq(rctx_after_inline(r.child, r.node, RCTX_ON_ENDED_TELL, count, &r.calls), RCTX_REGISTERED);
 }
 static void last_reference_act(unsigned index) {
+  r.plain[index] = 1;
   if (index == 0) rctx_cancel(r.top);
   if (index == 1 && rctx_after_stop(r.node)) atomic_fetch_add(&r.stops, 1);
   if (index == 2) rctx_drop(r.child);
@@ -657,8 +662,13 @@ static void at_once_set_up(void) {
   r.top = rctx_with_cancel(root());
 }
 static void at_once_act(unsigned index) {
-  if (index == 1) look_until_ended(r.top);
-  if (index == 0) rctx_cancel_cause(r.top, &causes[0]);
+  if (index == 1) {
+    look_until_ended(r.top);
+    are("written before the cancel", r.plain[0], 1);
+  } else {
+    r.plain[0] = 1;
+    rctx_cancel_cause(r.top, &causes[0]);
+  }
 }
 static void at_once_check(void) { rctx_end(r.top); }
 

@@ -424,7 +424,7 @@ static void arm_and_wait(unsigned index, void *unused) {
   struct rng random;
   (void)unused;
   rng_init(&random, atomic_load(&rctx__chaos_seed) + index);
-  for (unsigned round = 0; round < scaled(300); round++) {
+  for (unsigned round = 0; round < scaled(700); round++) {
     rctx *ctx = rctx_with_timeout(rctx_manager_background(threaded), rng_between(&random, 1, 3 * MS / 2));
     cr_assert_eq(rctx_wait(ctx, INT64_MAX), -ETIMEDOUT);
     rctx_end(ctx);

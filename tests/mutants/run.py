@@ -6,6 +6,8 @@ A planted bug is a file tests/mutants/NN-name.patch. Its head says what it is an
     Bug: a pin takes a reference though none is left: the dead is revived and dies twice.
     Test: S01_*
 
+A third line, "Build: tsan", is for what only ThreadSanitizer can see: an order that is missing, on processors that have it anyway.
+
 The library for tests and the scenario tests are built once, and must pass. For each patch only the files that it changes are
 compiled, from a copy, and linked in front of the library; then the named tests are run. A bug counts as caught when one of them fails,
 crashes or hangs. Exit code 1 if one survives, or a patch does not apply any more.
@@ -26,12 +28,16 @@ import time
 HERE = os.path.dirname(os.path.abspath(__file__))
 ROOT = os.path.dirname(os.path.dirname(HERE))
 OUT = os.path.join(ROOT, "build", "mutants")
-BASE = os.path.join(OUT, "base")
 PROGRAMS = ["scenarios_test", "scenarios_timer_test", "scenarios_environment_test"]
 # The shim runs a test in a few milliseconds less than Criterion; no optimisation that hides a recursion.
 OPTIONS = ["-DCMAKE_C_FLAGS=-O1 -g", "-DRCTX_TEST_SHIM=ON", "-DRCTX_JEMALLOC=OFF", "-DRCTX_EXAMPLES=OFF", "-DRCTX_GATEWAY=OFF",
            "-DRCTX_ADAPTERS=OFF", "-DRCTX_INSTALL=OFF", "-DRCTX_PROBES=OFF", "-DCMAKE_EXPORT_COMPILE_COMMANDS=ON"]
+SANITIZERS = {"plain": [], "tsan": ["-DRCTX_SANITIZE=thread"]}
 HANG_SECONDS = 8
+
+
+def base_of(build):
+    return os.path.join(OUT, f"base-{build}")
 
 
 class Mutant:
@@ -42,6 +48,8 @@ class Mutant:
             text = file.read()
         self.bug = re.search(r"^Bug: (.*)$", text, re.M).group(1)
         self.test = re.search(r"^Test: (.*)$", text, re.M).group(1)
+        build = re.search(r"^Build: (.*)$", text, re.M)
+        self.build = build.group(1) if build else "plain"
         self.files = re.findall(r"^\+\+\+ b/(\S+)", text, re.M)
 
 
@@ -69,23 +77,24 @@ def program_of(test):
     raise Broken(f"no scenario test is called {test}")
 
 
-def build_base(jobs):
-    must(["cmake", "-G", "Ninja", "-S", ROOT, "-B", BASE, *OPTIONS], "configuring failed")
-    must(["cmake", "--build", BASE, "-j", str(jobs), "--target", *PROGRAMS], "the build without a bug failed")
+def build_base(build, jobs):
+    base = base_of(build)
+    must(["cmake", "-G", "Ninja", "-S", ROOT, "-B", base, *OPTIONS, *SANITIZERS[build]], "configuring failed")
+    must(["cmake", "--build", base, "-j", str(jobs), "--target", *PROGRAMS], "the build without a bug failed")
 
 
 class Toolbox:
     """How the base build compiles a file of the core and links a test."""
 
-    def __init__(self):
-        with open(os.path.join(BASE, "compile_commands.json"), encoding="utf-8") as file:
+    def __init__(self, build):
+        self.base = base_of(build)
+        with open(os.path.join(self.base, "compile_commands.json"), encoding="utf-8") as file:
             self.compile_lines = {os.path.relpath(entry["file"], ROOT): shlex.split(entry["command"])
                                   for entry in json.load(file) if "rctx_testing.dir" in entry["command"]}
         self.link_lines = {name: self.link_line(name) for name in PROGRAMS}
 
-    @staticmethod
-    def link_line(name):
-        last = must(["ninja", "-C", BASE, "-t", "commands", f"tests/{name}"], "ninja does not tell how it links").splitlines()[-1]
+    def link_line(self, name):
+        last = must(["ninja", "-C", self.base, "-t", "commands", f"tests/{name}"], "ninja does not tell how it links").splitlines()[-1]
         return [word for word in shlex.split(last) if word not in (":", "&&")]
 
     def compile(self, source, directory, target):
@@ -98,18 +107,21 @@ class Toolbox:
                 kept.append(word)
         first_include = next(i for i, word in enumerate(kept) if word.startswith("-I"))
         kept[first_include:first_include] = [f"-I{directory}", f"-I{directory}/core"]
-        must([*kept, "-w", "-o", target, "-c", os.path.join(directory, source)], f"{source} with the bug does not compile", cwd=BASE)
+        must([*kept, "-w", "-o", target, "-c", os.path.join(directory, source)], f"{source} with the bug does not compile", cwd=self.base)
 
     def link(self, name, objects, target):
         words = list(self.link_lines[name])
         words[words.index("-o") + 1] = target
         library = next(i for i, word in enumerate(words) if word.endswith(".a"))
         words[library:library] = objects
-        must(words, f"{name} does not link with the bug", cwd=BASE)
+        must(words, f"{name} does not link with the bug", cwd=self.base)
 
 
 def how_it_failed(said, returned):
     """What a run of a test program says; None: it passed."""
+    race = re.search(r"SUMMARY: ThreadSanitizer: (.*?) \S*/(\S+:\d+)", said)
+    if race:
+        return f"ThreadSanitizer: {race.group(1)} at {race.group(2)}"
     if returned is None or "watchdog: " in said:
         return "hang"
     if returned == 0 and "Failing: 0 | Crashing: 0" in said and "Tested: 0" not in said:
@@ -168,11 +180,11 @@ def plant(mutant, toolbox):
     return program
 
 
-def try_mutant(mutant, toolbox, repeat):
+def try_mutant(mutant, toolboxes, repeat):
     """Returns (verdict, test, how, seconds); verdict: caught, SURVIVED or BROKEN."""
     began = time.monotonic()
     try:
-        program = plant(mutant, toolbox)
+        program = plant(mutant, toolboxes[mutant.build])
         results = [try_tests(program, mutant.test) for _ in range(repeat)]
     except Broken as broken:
         return "BROKEN", mutant.test, str(broken), time.monotonic() - began
@@ -194,13 +206,14 @@ def chosen(names):
 
 def check_base(mutants):
     """The tests must pass without a bug: else everything would count as caught."""
-    for pattern in sorted({mutant.test for mutant in mutants}):
-        test, how = try_tests(os.path.join(BASE, "tests", program_of(pattern)), pattern)
+    for build, pattern in sorted({(mutant.build, mutant.test) for mutant in mutants}):
+        test, how = try_tests(os.path.join(base_of(build), "tests", program_of(pattern)), pattern)
         if how:
             raise Broken(f"without a bug {test} fails already: {how}")
 
 
 def main():
+    os.environ["TSAN_OPTIONS"] = "halt_on_error=1"
     parser = argparse.ArgumentParser(description="Plant bugs into the core; the scenario tests must catch each.")
     parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="how many at a time")
     parser.add_argument("--repeat", type=int, default=1, help="run the tests of each so often; 19 of 20 runs must catch it")
@@ -213,15 +226,17 @@ def main():
             print(f"{mutant.name:32} {mutant.bug}")
         return 0
     try:
-        build_base(arguments.jobs)
+        toolboxes = {}
+        for build in sorted({mutant.build for mutant in mutants}):
+            build_base(build, arguments.jobs)
+            toolboxes[build] = Toolbox(build)
         check_base(mutants)
-        toolbox = Toolbox()
     except Broken as broken:
         sys.exit(f"mutants: {broken}")
     print(f"without a bug all pass; planting {len(mutants)} bugs", flush=True)
     began, missed = time.monotonic(), []
     with concurrent.futures.ThreadPoolExecutor(arguments.jobs) as pool:
-        tried = {pool.submit(try_mutant, mutant, toolbox, arguments.repeat): mutant for mutant in mutants}
+        tried = {pool.submit(try_mutant, mutant, toolboxes, arguments.repeat): mutant for mutant in mutants}
         for future in concurrent.futures.as_completed(tried):
             mutant, (verdict, test, how, seconds) = tried[future], future.result()
             print(f"{verdict:8} {seconds:5.1f} s  {mutant.name}: {mutant.bug}\n{'':18}{test}: {how or 'passed'}", flush=True)
