@@ -288,10 +288,10 @@ Test(wheel, the_check_finds_a_wheel_that_is_broken) {
     cr_assert(rctx__wheel_check(&model.wheel));
     switch (mistake) {
     case 0:
-      model.wheel.occupied[level] = 0;
+      model.wheel.occupied[level][slot / WHEEL_ROUND] = 0;
       break;
     case 1:
-      model.wheel.occupied[WHEEL_LEVELS - 1] = 1;
+      model.wheel.occupied[WHEEL_LEVELS - 1][0] = 1;
       break;
     case 2:
       entry->pprev = &elsewhere;
