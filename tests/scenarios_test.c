@@ -327,7 +327,7 @@ static void wait_act(unsigned index) {
 static void wait_check(void) { rctx_end(r.child); }
 
 Test(scenarios, S06_a_stop_returns_after_the_callback_and_sees_all_it_did) {
-  rounds_run((struct rounds_plan){2, wait_set_up, wait_act, wait_check}, 2 * ROUNDS);
+  rounds_run((struct rounds_plan){2, wait_set_up, wait_act, wait_check}, 12 * ROUNDS);
 }
 
 static struct {
