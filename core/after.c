@@ -140,7 +140,8 @@ static void run_task(struct rctx_task *task) {
   struct rctx_after *after = (struct rctx_after *)(void *)((char *)task - offsetof(struct rctx_after, rctx__task));
   rctx__after_begin(after);
   uint32_t s = load_relaxed(rctx__after_state(after)); /* SUBMITTED, perhaps with flags: keep them */
-  while (!cas_acq_rel(rctx__after_state(after), &s, (s & ~(uint32_t)AFTER_STATE) | AFTER_RUNNING)) {
+  while (!cas_acq_rel(rctx__after_state(after), &s, /* partner: state_now() in a stop, which may set a flag meanwhile */
+                      (s & ~(uint32_t)AFTER_STATE) | AFTER_RUNNING)) {
   }
   rctx__after_run(after);
 }

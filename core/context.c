@@ -550,8 +550,8 @@ static const rctx *where_it_ended(const rctx *ctx, unsigned *levels_up) {
 }
 
 static const struct rctx_cause *cause_at(const rctx *ctx) {
-  if ((load_acquire(&ctx->state) & STATE_ORIGIN) == ORIGIN_LOCAL)
-    return load_relaxed(&ctx->cause); /* before the mark */
+  if ((load_acquire(&ctx->state) & STATE_ORIGIN) == ORIGIN_LOCAL) /* partner: mark() */
+    return load_relaxed(&ctx->cause);                             /* before the mark */
   const struct rctx_cause *own = rctx__value_own(ctx, &rctx__deadline_cause_key);
   return own ? own : &deadline_cause;
 }

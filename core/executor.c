@@ -456,7 +456,7 @@ static uint32_t await(struct rctx__job *job) {
     if ((s & JOB_ENDED) && phase == JOB_RUNNING) {
       add_relaxed(&job->manager->orphans, 1U);                            /* stats; before its thread can see LEFT */
       if (cas_acq_rel(&job->state, &s, s | JOB_LEFT)) return JOB_RUNNING; /* partner: run_execution() */
-      sub_acq_rel(&job->manager->orphans, 1U);                            /* stats */
+      sub_acq_rel(&job->manager->orphans, 1U);                            /* stats: partner in rctx_stats() */
       continue;
     }
     if (!(s & JOB_ENDED) || phase == JOB_CLAIMED) rctx__futex_wait(&job->state, s, RCTX__NEVER);

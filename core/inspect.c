@@ -53,7 +53,7 @@ void rctx_inspect(const rctx *ctx, struct rctx_info *info) {
   if (misused(ctx == NULL, "ctx is NULL (expected a context)")) return;
   rctx *node = rctx__mutable(ctx);
   struct rctx__ext *ext = load_acquire(&node->ext); /* partner: rctx__ext_get() */
-  /* Counts of a moment: nothing is ordered by them. */
+  /* Counts of a moment: nothing is ordered by them, but that stripes come with their number (partner: stripes_make()). */
   *info = (struct rctx_info){.kind = kind_of(ctx),
                              .parent = ctx->parent,
                              .timer_armed = load_relaxed(&node->timer_state) == TIMER_ARMED,

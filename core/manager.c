@@ -130,7 +130,7 @@ int rctx__callback_thread_start(struct rctx_manager *manager) {
   rctx__registry_lock();
   if (!load_relaxed(&manager->callback_thread_on)) { /* written under this mutex */
     rc = rctx__thread_start(&manager->callback_thread, "rctx-callbacks", run_callbacks, manager);
-    if (rc == 0) store_release(&manager->callback_thread_on, 1U);
+    if (rc == 0) store_release(&manager->callback_thread_on, 1U); /* partner: the load above */
   }
   rctx__registry_unlock();
   return rc;
@@ -177,7 +177,7 @@ void rctx__defer(struct rctx *node) {
 /* ---- quiesce, trim, statistics ----------------------------------------------------------------------------------- */
 
 /* What leaves a count has raised `begun` before, and what it left behind is there when its own count falls: so nothing can pass
- * from one count to another unseen while we read them. */
+ * from one count to another unseen while we read them. Partners: rctx__finished(), unlink_locked(), reclaim(). */
 static bool quiet(const struct rctx_manager *manager) {
   uint32_t begun = load_acquire(&manager->begun); /* partners: rctx__begin() and what releases after it */
   if (load_acquire(&manager->callbacks.length) != 0) return false; /* partner: claim_first_locked() */

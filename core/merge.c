@@ -49,8 +49,8 @@ const rctx *rctx__merge_winner(const rctx *ctx) {
 
 static void decide(struct rctx__merge *merge, const rctx *parent) {
   const rctx *none = NULL;
-  cas_acq_rel(&merge->winner, &none, parent); /* partner: itself; if it fails, another parent was first */
-  const rctx *winner = load_acquire(&merge->winner);
+  cas_acq_rel(&merge->winner, &none, parent);               /* partner: itself; if it fails, another parent was first */
+  const rctx *winner = load_acquire(&merge->winner);        /* partner: the CAS of another parent */
   uint32_t s = load_acquire(&rctx__mutable(winner)->state); /* partner: mark(); it has ended */
   uint32_t how = (s & STATE_ERR) | ORIGIN_LOCAL;
   /* TIMED_OUT says to those below that what the merge shows has passed. all: another parent's may have been later. */

@@ -45,7 +45,7 @@ bool rctx__rcu_enter(void) {
     urcu_bp_read_lock();
     return true;
   }
-  add_seq_cst(&counted_walks, 1U);
+  add_seq_cst(&counted_walks, 1U); /* partner: rctx__rcu_wait(), which unlinked before it looks here */
   return false;
 }
 
@@ -67,7 +67,8 @@ bool rctx__rcu_wait(bool block) {
     return false;
   }
   urcu_bp_synchronize_rcu();
-  bool over = load_seq_cst(&counted_walks) == 0;
+  bool over =
+      load_seq_cst(&counted_walks) == 0; /* partner: rctx__rcu_enter(), which looks for nodes after it counted */
   tsan_acquire();
   pthread_mutex_unlock(&rcu_mutex);
   return over;

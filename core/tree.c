@@ -162,7 +162,8 @@ static inline void born(rctx *node, rctx *parent, uint32_t parent_state) {
   if (unlikely(rctx__done(parent_state)) && !(load_relaxed(&node->state) & STATE_ENDLESS)) { /* not published yet */
     uint32_t how = inherited(parent_state, parent, node) | STATE_WALKED;
     uint32_t live = 0;
-    while (!cas_acq_rel(&node->state, &live, live | how)) { /* its own timer may have ended it: that came first */
+    while (
+        !cas_acq_rel(&node->state, &live, live | how)) { /* partner: mark() by its own timer, which then came first */
       if (rctx__done(live)) return;
     }
   }
@@ -236,7 +237,8 @@ rctx *rctx__link(rctx *node) {
     return parent->kind == NODE_ROOT ? node : link_general(node, s & STATE_LOCKED);
   struct rctx__ext *ext = load_acquire(&parent->ext); /* partner: rctx__ext_get() */
   if (unlikely(ext != NULL)) return link_beside_ext(node, ext);
-  if (unlikely(!cas_acquire(&parent->state, &s, s | STATE_LOCKED))) return link_general(node, true);
+  if (unlikely(!cas_acquire(&parent->state, &s, s | STATE_LOCKED))) /* partner: rctx__state_unlock() */
+    return link_general(node, true);
   splice_in(&parent->children, node);
   rctx__state_unlock(parent, s | STATE_CHILDREN);
   return node;
@@ -436,8 +438,8 @@ static __attribute__((noinline)) bool cancel_general(rctx *node, uint32_t how, c
 bool rctx__cancel(rctx *node, uint32_t how, const struct rctx_cause *cause) {
   uint32_t s = load_relaxed(&node->state); /* a guess: the CAS decides */
   bool leaf = !(s & (STATE_LOCKED | STATE_ERR | STATE_CHILDREN | STATE_NOTIFY)) &&
-              load_relaxed(&node->timer_state) == TIMER_NONE; /* never armed: it stays so */
-  if (unlikely(!leaf) || unlikely(!cas_acquire(&node->state, &s, s | STATE_LOCKED)))
+              load_relaxed(&node->timer_state) == TIMER_NONE;                        /* never armed: it stays so */
+  if (unlikely(!leaf) || unlikely(!cas_acquire(&node->state, &s, s | STATE_LOCKED))) /* partner: rctx__state_unlock() */
     return cancel_general(node, how, cause);
   store_relaxed(&node->cause, cause);               /* published by the mark */
   rctx__state_unlock(node, s | how | STATE_WALKED); /* the mark */
@@ -746,8 +748,8 @@ static inline bool leave_at_once(rctx *node) {
   uint32_t s = load_relaxed(&parent->state);          /* a guess: the CAS decides */
   if (unlikely(s & (STATE_LOCKED | STATE_DROPPED)) || must_defer(s)) return false;
   if (unlikely(load_relaxed(&parent->ext) != NULL)) return false; /* perhaps stripes; those come under the lock */
-  if (unlikely(!cas_acquire(&parent->state, &s, s | STATE_LOCKED))) return false;
-  bool stripes = load_relaxed(&parent->ext) != NULL; /* written under this lock */
+  if (unlikely(!cas_acquire(&parent->state, &s, s | STATE_LOCKED))) return false; /* partner: rctx__state_unlock() */
+  bool stripes = load_relaxed(&parent->ext) != NULL;                              /* written under this lock */
   if (likely(!stripes)) {
     splice_out(node);
     if (load_relaxed(&parent->children) == NULL) s &= ~STATE_CHILDREN; /* under its lock */
@@ -760,7 +762,7 @@ static inline bool leave_at_once(rctx *node) {
 static inline bool leave_stripe_at_once(rctx *node) {
   rctx *parent = node->parent;
   struct rctx__ext *ext = load_acquire(&parent->ext); /* partners: rctx__ext_get(), stripes_make() */
-  struct rctx__stripe *stripe = &load_acquire(&ext->stripes)[node->stripe - 1];
+  struct rctx__stripe *stripe = &load_acquire(&ext->stripes)[node->stripe - 1]; /* as above */
   if (unlikely(!rctx__trylock(&stripe->lock))) return false;
   uint32_t s = load_acquire(&parent->state); /* partner: leave_walk() */
   bool usual = !(s & STATE_DROPPED) && !must_defer(s);

@@ -148,10 +148,12 @@ static inline void rctx__look_here(const rctx *ctx) {
 
 uint32_t rctx__state_lock_slow(rctx *node);
 
-/** Lock the node's word; returns it as it was (without STATE_LOCKED). */
+/** Lock the node's word; returns it as it was (without STATE_LOCKED). Partner: rctx__state_unlock(). */
 static inline uint32_t rctx__state_lock(rctx *node) {
   uint32_t s = load_relaxed(&node->state); /* a guess: the CAS decides */
-  if (likely(!(s & STATE_LOCKED)) && likely(cas_acquire(&node->state, &s, s | STATE_LOCKED))) return s;
+  if (likely(!(s & STATE_LOCKED)) &&
+      likely(cas_acquire(&node->state, &s, s | STATE_LOCKED))) /* partner: rctx__state_unlock() */
+    return s;
   return rctx__state_lock_slow(node);
 }
 

@@ -334,6 +334,7 @@ static inline int rctx_err(const rctx *ctx) {
 #ifdef RCTX_COUNT_LOOKS
   rctx__look(ctx);
 #endif
+  /* Partner: whoever ended it; what it wrote before is seen (docs/memory-model.md). */
   return -(int)(__atomic_load_n((const uint32_t *)(const void *)ctx, __ATOMIC_ACQUIRE) & 0xfffU);
 }
 

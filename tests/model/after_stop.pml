@@ -26,7 +26,7 @@
  * node, nor a list's lock of a context whose memory is back; each list operation is done by the one owner; nothing is
  * left lying in the loop's queue.
  *
- * C: core/after.c rctx_after_stop, rctx_after_stop_sync, notify phase; core/loop.c drain.
+ * C: core/after.c rctx_after_stop, rctx_after_stop_sync, rctx__fire; core/loop.c rctx__queue_drain.
  *
  * PLANT BUG_CLAIM_PLAIN_STORE: the marker looks at the state and then stores the new one
  * PLANT BUG_UNLINK_BEFORE_CLAIM: stop unlinks the node and then tries to claim it

@@ -8,6 +8,8 @@
  * Asserted: the merge is not freed while a link is registered or its callback runs; freed once, with no hold left; one
  * winner, and every parent's end returns with the merge ended (any), or the last one's does (all).
  *
+ * C: core/merge.c decide, parent_ended, rctx__merge_winner.
+ *
  * ALSO ALL: it ends with the last parent, and has none in the tree.
  * PLANT BUG_NO_HOLD: a link does not hold the merge.
  * PLANT BUG_DROP_TWICE: a hold is given up at once though its callback still runs.

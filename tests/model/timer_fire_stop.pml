@@ -21,7 +21,7 @@
  * Checked: exactly one of {expired, cancelled} per node that ended, heard by exactly one caller; nobody touches a node
  * whose memory is back; every node is released exactly once; the link has one user at a time.
  *
- * C: core/timer.c rctx__timer_disarm and the driver's collecting; core/tree.c rctx__pin, rctx__finish, rctx__drop.
+ * C: core/timer.h rctx__timer_disarm; core/timer.c rctx__timer_disarm_slow, collect; core/tree.c rctx__pin, rctx__finish, rctx__drop.
  *
  * PLANT BUG_PIN_OUTSIDE_LOCK: the driver pins after unlocking
  * PLANT BUG_PIN_FROM_ZERO: the driver increments without looking for 0

@@ -29,7 +29,7 @@
  * yet to kick, or the armer that made the shards has. (At the moment of falling asleep for all timers, and when an armer
  * returns for its own.)
  *
- * C: core/timer.c rctx__timer_arm, rctx__timer_disarm_slow, first_event, driver; rctx_next for an embedder's loop.
+ * C: core/timer.c rctx__timer_arm, rctx__timer_disarm_slow, first_event, driver, rctx_next.
  *
  * ALSO VARIANT_TWO_SCANS: see above
  * PLANT BUG_READ_BEFORE_LOCK: the armer reads sleep_until before it takes the shard's lock

@@ -18,7 +18,7 @@
  * Checked: nobody touches the node after its memory is back; it is released exactly once and not while its child is
  * linked; nothing is left over.
  *
- * C: core/tree.c rctx__give_up, give_up_locked, leave; core/timer.c rctx__timer_disarm.
+ * C: core/tree.c rctx__give_up, give_up_locked, leave; core/timer.h rctx__timer_disarm.
  *
  * PLANT BUG_STATE_BEFORE_COUNT: the word is read before the count
  * PLANT BUG_STALE_COUNT: one less without comparing, because the count was above 1 when it was read
