@@ -340,8 +340,11 @@ static inline rctx *sibling_after(const rctx *parent, const rctx *child) {
 static COLD bool its_own_has_passed(const rctx *child) {
   const rctx *from = child->parent;
   while ((load_relaxed(&rctx__mutable(from)->state) & STATE_ORIGIN) == ORIGIN_PARENT) from = from->parent;
+  int64_t own_ns = rctx__own_deadline(child);
   return (load_relaxed(&rctx__mutable(from)->state) & STATE_ORIGIN) == ORIGIN_OWN &&
-         rctx__own_deadline(child) <= rctx__own_deadline(from);
+         own_ns <= rctx__own_deadline(from) &&
+         own_ns <=
+             rctx__now(from->manager); /* a touch may have come when the deadline had passed: too late, and later */
 }
 
 /* How a walk ends a child. */

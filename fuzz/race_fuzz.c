@@ -112,16 +112,6 @@ static void destroy_cause(const struct rctx_cause *cause) { race->cause_destroye
 
 // ---- what holds of every context, at any moment ---------------------------------------------------------------------------
 
-// Its deadline, or that of an idle one above: when a touch and the expiry of that one meet, what is below and later may name its
-// own deadline instead.
-static bool has_passed(const struct known *k) {
-  if (k->earliest_ns <= race->latest_ns) return true;
-  for (int up = k->parent; up >= 0; up = race->known[up].parent) {
-    if (race->known[up].idle && race->known[up].earliest_ns <= race->latest_ns) return true;
-  }
-  return false;
-}
-
 static int look(struct known *k) {
   bool ended_before = k->err != 0; // the other thread may see an end while this one looks
   int err = rctx_err(k->ctx);
@@ -137,7 +127,8 @@ static int look(struct known *k) {
     rctx_why(k->ctx, &why);
     struct known *from = k;
     for (unsigned up = why.levels_up; up > 0 && from->parent >= 0; up--) from = &race->known[from->parent];
-    if (why.origin == RCTX_ORIGIN_DEADLINE || why.origin == RCTX_ORIGIN_PARENT_DEADLINE) OUGHT(has_passed(from));
+    if (why.origin == RCTX_ORIGIN_DEADLINE || why.origin == RCTX_ORIGIN_PARENT_DEADLINE)
+      OUGHT(from->earliest_ns <= race->latest_ns);
   }
   k->err = err;
   k->cause = cause;
