@@ -117,35 +117,24 @@ COLD void rctx__fd_replace(struct rctx__fd *fd) {
   rctx__unlock(&replacing);
 }
 
-struct start {
-  char name[16];
-  void (*run)(void *arg);
-  void *arg;
-};
-
 static void *thread_main(void *arg) {
-  struct start start = *(struct start *)arg;
-  free(arg);
-  pthread_setname_np(pthread_self(), start.name);
-  start.run(start.arg);
+  const struct rctx__thread *self = arg;
+  pthread_setname_np(pthread_self(), self->name);
+  self->run(self->arg);
   return NULL;
 }
 
 int rctx__thread_start(struct rctx__thread *thread, const char *name, void (*run)(void *arg), void *arg) {
-  struct start *start = malloc(sizeof *start);
-  if (start == NULL) return -ENOMEM;
-  *start = (struct start){.run = run, .arg = arg};
-  snprintf(start->name, sizeof start->name, "%s", name);
+  thread->name = name;
+  thread->run = run;
+  thread->arg = arg;
   sigset_t all, before;
   sigfillset(&all);
   pthread_sigmask(SIG_SETMASK, &all, &before);
   pthread_t handle;
-  int rc = pthread_create(&handle, NULL, thread_main, start);
+  int rc = pthread_create(&handle, NULL, thread_main, thread);
   pthread_sigmask(SIG_SETMASK, &before, NULL);
-  if (rc != 0) {
-    free(start);
-    return -rc;
-  }
+  if (rc != 0) return -rc;
   thread->handle = (unsigned long)handle;
   return 0;
 }

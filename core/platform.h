@@ -139,9 +139,12 @@ static inline int rctx__fd_own(struct rctx__fd *fd) {
 }
 
 struct rctx__thread {
-  unsigned long handle; /* pthread_t */
+  unsigned long handle;   /* who starts it: pthread_t */
+  const char *name;       /* const once started, as what follows: it reads them when it begins to run */
+  void (*run)(void *arg); /* const */
+  void *arg;              /* const */
 };
-/** Start a named thread with all signals blocked. Returns 0 or -errno. */
+/** Start a named thread with all signals blocked. *thread stays until it has ended. Returns 0 or -errno. */
 int rctx__thread_start(struct rctx__thread *thread, const char *name, void (*run)(void *arg), void *arg);
 void rctx__thread_join(struct rctx__thread *thread);
 

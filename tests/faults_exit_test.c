@@ -354,7 +354,7 @@ Test(faults_exit, the_child_of_a_fork_meets_faults_at_once) {
     cr_assert_lt(nth, 20);
     met += (unsigned)nth - 1;
   }
-  cr_assert_geq(met, 6, "two threads, their memory, two descriptors");
+  cr_assert_geq(met, 4, "two threads, two descriptors");
   cr_assert_eq(rctx_err(l.value), 0, "the parent goes on");
   end_what_is_left(&l);
   nothing_left(l.manager);
@@ -406,8 +406,9 @@ Test(faults_exit, forks_again_and_again_under_load) {
   struct left l = {.manager = NULL};
   struct load load = {.left = &l};
   pthread_t busy[BUSY];
-#if defined(RCTX_TSAN) || CHECK_LEAKS
-  cr_skip_test("a sanitizer's malloc or threads can not be used after fork");
+#if defined(RCTX_TEST_SHIM) || CHECK_LEAKS
+  cr_skip_test(
+      "a sanitizer's malloc or threads can not be used after fork; valgrind finds lost what other threads had in hand");
 #endif
   cr_assert_eq(rctx_manager_create(&(struct rctx_manager_options){.threads_max = 4}, &l.manager), 0);
   l.root = rctx_manager_background(l.manager);

@@ -63,13 +63,13 @@ enum rctx_on_ended {
  * Never inline in the canceller or here, also when the context has ended already. The thread is the manager's, started at
  * the first such registration with all signals blocked, and runs one callback at a time.
  *
- * Returns: RCTX_REGISTERED, RCTX_ENDED (fn was queued), RCTX_NEVER; -EAGAIN or -ENOMEM if the thread can not be started;
+ * Returns: RCTX_REGISTERED, RCTX_ENDED (fn was queued), RCTX_NEVER; -EAGAIN if the thread can not be started;
  *          -EBUSY if the node is busy (registered, queued or running); -EINVAL if fn is NULL.
  */
 RCTX_API int rctx_after(const rctx *ctx, struct rctx_after *node, rctx_after_fn fn, void *arg) RCTX_NONNULL(1, 2, 3);
 
 /** rctx_after_inline - run it in the thread that ends the context (canceller or timer), after the whole subtree is marked,
- *  before that cancel returns. Keep it short: it delays the canceller. Returns as rctx_after(), never -EAGAIN or -ENOMEM. */
+ *  before that cancel returns. Keep it short: it delays the canceller. Returns as rctx_after(), never -EAGAIN. */
 RCTX_API int rctx_after_inline(const rctx *ctx, struct rctx_after *node, enum rctx_on_ended on_ended, rctx_after_fn fn,
                                void *arg) RCTX_NONNULL(1, 2, 4);
 
@@ -80,7 +80,7 @@ RCTX_API int rctx_after_on(const rctx *ctx, struct rctx_after *node, struct rctx
 
 /** rctx_watch - run it on an event loop's thread, inside rctx_loop_drain(), when the context ends. As long as it has not
  *  begun, rctx_after_stop() takes it back, also out of the loop's queue. Returns as rctx_after(), never
- *  -EAGAIN or -ENOMEM. The loop must not have been destroyed. */
+ *  -EAGAIN. The loop must not have been destroyed. */
 RCTX_API int rctx_watch(const rctx *ctx, struct rctx_after *node, rctx_loop *loop, enum rctx_on_ended on_ended,
                         rctx_after_fn fn, void *arg) RCTX_NONNULL(1, 2, 3, 5);
 

@@ -65,7 +65,7 @@ RCTX_API int rctx_poll(const rctx *ctx, struct pollfd *fds, nfds_t nfds, int64_t
  *   while (!ready && err == 0) err = rctx_cond_wait(ctx, &cond, &mutex);
  *
  * Returns: 0: woken, perhaps for nothing: look at your condition again; the context's error once it has ended, at once if it
- *          has already; -EAGAIN or -ENOMEM if the library's callback thread can not be started, and then it has not waited.
+ *          has already; -EAGAIN if the library's callback thread can not be started, and then it has not waited.
  * Races:   a signal and the end at once: the error is returned and the signal is not lost to others: the end wakes all
  *          waiters of @cond, whose own contexts may be live: they see a spurious wakeup.
  * Threads: the end may come from any thread, also one that holds @mutex: whoever ends the context never waits for @mutex.
