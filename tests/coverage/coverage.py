@@ -6,7 +6,8 @@ usage: coverage.py BUILD [--floor-lines PERCENT] [--floor-branches PERCENT]
 BUILD is the build directory of preset coverage after its tests. Two builds of core/ are merged line by line: the one with every
 check on, in which a misuse aborts, and the one without, in which it gives an error. Branches of exceptions do not count: a
 C++ callback may throw through any call. Writes BUILD/html/index.html, prints the totals and what is missing, and fails if a
-line or branch was not run and is not justified (or, with a floor, if less than that was), or if a justification is stale.
+line or branch was not run and is not justified (or, with a floor, if less than that was), or if a justification is stale: its
+lines were run or, where it is one of a race, are not there.
 """
 import argparse
 import collections
@@ -19,11 +20,12 @@ ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)
 JUSTIFIED = os.path.join(ROOT, "tests", "coverage", "justified.txt")
 OBJECTS = ("CMakeFiles/rctx_testing.dir", "tests/consumers/CMakeFiles/rctx_unchecked.dir")
 
-Justification = collections.namedtuple("Justification", "number kind file function text why")
+Justification = collections.namedtuple("Justification", "number race kind file function text why")
 
 
 def read_justified():
-    """Lines "KIND FILE[@FUNCTION] :: SOURCE TEXT :: why"; KIND is line or branch, the text all or part of one source line."""
+    """Lines "[race] KIND FILE[@FUNCTION] :: SOURCE TEXT :: why"; KIND is line or branch, the text all or part of one source
+    line. What is marked race may have been run this time."""
     entries = []
     with open(JUSTIFIED, encoding="utf-8") as file:
         for number, line in enumerate(file, 1):
@@ -32,10 +34,12 @@ def read_justified():
                 continue
             parts = line.split(" :: ")
             head = parts[0].split()
+            race = head[:1] == ["race"]
+            head = head[race:]
             if len(parts) != 3 or len(head) != 2 or head[0] not in ("line", "branch") or not parts[2].strip():
-                sys.exit(f"{JUSTIFIED}:{number}: not 'line|branch FILE[@FUNCTION] :: SOURCE TEXT :: why'")
+                sys.exit(f"{JUSTIFIED}:{number}: not '[race] line|branch FILE[@FUNCTION] :: SOURCE TEXT :: why'")
             path, _, function = head[1].partition("@")
-            entries.append(Justification(number, head[0], path, function, parts[1].strip(), parts[2].strip()))
+            entries.append(Justification(number, race, head[0], path, function, parts[1].strip(), parts[2].strip()))
     return entries
 
 
@@ -114,12 +118,14 @@ def function_at(file, number):
 
 
 def is_justified(entries, used, kind, file, function, text):
-    """A line that is not run takes its branches with it."""
+    """KIND: what of this line was not run, None where all was. A line that is not run takes its branches with it."""
     found = False
     for entry in entries:
-        if entry.file == file and entry.function in ("", function) and entry.text in text and (entry.kind == kind or entry.kind == "line"):
-            used.add(entry)
-            found = True
+        if entry.file == file and entry.function in ("", function) and entry.text in text:
+            matches = kind is not None and entry.kind in (kind, "line")
+            if matches or entry.race:
+                used.add(entry)
+            found = found or matches
     return found
 
 
@@ -138,11 +144,12 @@ def measure(report, entries):
             lines.run += line["count"] > 0
             branches.all += len(line["branches"])
             branches.run += len(line["branches"]) - len(not_taken)
-            if line["count"] > 0 and not not_taken:
-                continue
-            kind = "branch" if line["count"] else "line"
             function = function_at(file, line["line_number"])
-            if is_justified(entries, used, kind, file["file"], function, text):
+            kind = ("branch" if not_taken else None) if line["count"] else "line"
+            justified = is_justified(entries, used, kind, file["file"], function, text)
+            if kind is None:
+                continue
+            if justified:
                 lines.justified += line["count"] == 0
                 branches.justified += len(not_taken)
             else:
