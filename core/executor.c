@@ -337,8 +337,8 @@ static void run_execution(struct rctx__job *job);
 
 static void run_job(struct rctx_task *task) {
   struct rctx__job *job = (struct rctx__job *)(void *)((char *)task - offsetof(struct rctx__job, task));
-  bool counted = job->count && job->process == load_relaxed(&rctx__process); /* changes with one thread only */
   _Atomic uint32_t *count = job->count;
+  uint32_t process = job->process;
   {
     RCTX__IN_CALLBACK_OF(job->manager);
     if (job->group) {
@@ -347,7 +347,9 @@ static void run_job(struct rctx_task *task) {
       run_execution(job);
     }
   }
-  if (counted) rctx__finished(count);
+  if (count &&
+      process == load_relaxed(&rctx__process)) /* changes with one thread only; else: the child of a fork in it */
+    rctx__finished(count);
 }
 
 struct rctx__job *rctx__job_new(struct rctx_manager *manager, struct rctx_executor *executor, const rctx *ctx,
