@@ -33,10 +33,15 @@ TestSuite(coverage, .timeout = 60, .fini = nothing_left_by_default);
 // The C library's, but that the time of day is what a test says.
 static bool calendar_set;
 static time_t calendar;
+static int64_t stopped_ns; // of the clock that only goes on; 0: it does
 
 int clock_gettime(clockid_t clock, struct timespec *now) {
   if (calendar_set && clock == CLOCK_REALTIME) {
     *now = (struct timespec){.tv_sec = calendar};
+    return 0;
+  }
+  if (stopped_ns && clock == CLOCK_MONOTONIC) {
+    *now = (struct timespec){.tv_sec = stopped_ns / SECOND, .tv_nsec = stopped_ns % SECOND};
     return 0;
   }
   *now = (struct timespec){0}; // MemorySanitizer does not know what the kernel writes
@@ -710,6 +715,32 @@ Test(coverage, leaks_of_one_line_number_in_several_files_and_of_several_function
   cr_assert_eq(rctx_leaks_each(0, count_leaks, &line), 3);
   cr_assert(told == 3 && told_apart == 3, "%u, %u of one context each", told, told_apart);
   for (int i = 0; i < 3; i++) rctx_end(made[i]);
+}
+
+static int64_t oldest_ns = -1, youngest_ns = -1;
+static bool keep_ages(const struct rctx_leak *leak, void *arg) {
+  (void)arg;
+  oldest_ns = leak->oldest_ns;
+  youngest_ns = leak->youngest_ns;
+  return true;
+}
+
+Test(coverage, leaks_of_one_moment_are_equally_old) {
+  static const struct rctx_site here = {"made", "here.c", 1};
+  rctx *made[2];
+  rctx_leaks_start(1);
+  stopped_ns = rctx_now();
+  for (int i = 0; i < 2; i++) {
+    made[i] = (rctx_with_cancel)(rctx_background());
+    rctx__leak_made(made[i], &here);
+  }
+  cr_assert_eq(rctx_leaks_each(0, keep_ages, NULL), 1);
+  cr_assert(oldest_ns == 0 && youngest_ns == 0);
+  stopped_ns += 7;
+  cr_assert_eq(rctx_leaks_each(0, keep_ages, NULL), 1);
+  cr_assert(oldest_ns == 7 && youngest_ns == 7);
+  stopped_ns = 0;
+  for (int i = 0; i < 2; i++) rctx_end(made[i]);
 }
 
 // The macro asks whether anything is kept; this is a thread that asked just before rctx_leaks_start(0).

@@ -277,6 +277,30 @@ static int count_task(const rctx *ctx, void *arg) {
   return 0;
 }
 
+static const struct rctx_key borrowed = {.name = "borrowed"};
+
+// A thread that has no heap of the manager's, and gets none.
+static void *end_without_memory(void *ctx) {
+  faults_arm(FAULT_MEMORY, 1, true, ENOMEM);
+  rctx_end(ctx);
+  bool refused = faults_disarm().refused > 0;
+  return refused ? ctx : NULL;
+}
+
+Test(faults_kernel, a_thread_without_memory_gives_back_what_another_made) {
+  rctx_manager *manager;
+  pthread_t thread;
+  void *refused = NULL;
+  int number = 0;
+  cr_assert_eq(rctx_manager_create(&(struct rctx_manager_options){.threads_max = 1}, &manager), 0);
+  rctx *c = rctx_with_value(rctx_manager_background(manager), &borrowed, &number);
+  cr_assert_eq(pthread_create(&thread, NULL, end_without_memory, c), 0);
+  cr_assert_eq(pthread_join(thread, &refused), 0);
+  cr_assert_not_null(refused);
+  nothing_left(manager);
+  cr_assert_eq(rctx_manager_destroy(manager), 0);
+}
+
 // The pool has one thread when the others can not be had: it does all the work, also what blocks in other work.
 Test(faults_kernel, a_pool_that_gets_no_second_thread) {
   enum { TASKS = 200 };

@@ -564,6 +564,18 @@ Test(fork, a_task_may_fork_and_return_in_the_child) {
   workers_close();
 }
 
+// The thread is of the pool that was used first; the other's is looked at before it in the child.
+Test(fork, a_task_of_one_pool_may_fork_while_there_is_another) {
+  NEEDS_THREADS_IN_THE_CHILD();
+  NEEDS_A_MALLOC_THAT_FORKS();
+  int returned = 0;
+  workers_open((struct rctx_manager_options){.threads_max = 1});
+  cr_assert_eq(rctx_execute(rctx_manager_background(workers), add_one, &returned, NULL, NULL), 1);
+  cr_assert_eq(rctx_execute(rctx_background(), add_one, &returned, NULL, NULL), 2);
+  cr_assert_eq(rctx_execute(rctx_manager_background(workers), fork_and_return, &returned, NULL, NULL), 0);
+  workers_close();
+}
+
 static int succeed(const rctx *ctx, void *arg) {
   (void)ctx;
   (void)arg;
