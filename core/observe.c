@@ -495,7 +495,7 @@ size_t rctx_prometheus(const rctx_manager *manager, char *buf, size_t size) {
     const char *name = gauges[i].name;
     size_t n = (size_t)snprintf(text, sizeof text, "# HELP rctx_%s %s\n# TYPE rctx_%s gauge\nrctx_%s %zu\n", name,
                                 gauges[i].help, name, name, gauges[i].value);
-    if (there == length && n < size - there && size > there) {
+    if (there == length && n < size - there) { /* there < size, or both 0 */
       memcpy(buf + there, text, n + 1);
       there += n;
     }

@@ -269,7 +269,7 @@ Test(storm_slice, one_deadline_with_many_below_marks_all_in_one_call_and_calls_b
 // A callback in the middle of the storm, in the thread that ends: it stays there until the loop lets it go.
 static struct {
   struct rctx_after after;
-  pthread_t thread;
+  pthread_t thread, loop;
   atomic_bool there, may_go;
 } middle;
 
@@ -278,10 +278,12 @@ static void stand_in_the_middle(const rctx *ctx, void *arg) {
   (void)arg;
   middle.thread = pthread_self();
   atomic_store(&middle.there, true);
+  if (pthread_equal(middle.thread, middle.loop)) return; // where it must not be: it would wait for itself
   while (!atomic_load(&middle.may_go)) sched_yield();
 }
 
 static void put_somebody_in_the_middle(void) {
+  middle.loop = pthread_self();
   atomic_store(&middle.there, false);
   atomic_store(&middle.may_go, false);
   storm.elsewhere = true;
@@ -322,8 +324,8 @@ Test(storm_slice, a_deadline_of_the_librarys_thread_does_not_hold_the_loop) {
   rctx *connection = rctx_derive(rctx_background(), &(struct rctx_spec){.timeout_ns = 3600 * SECOND, .movable = true});
   storm_with(connection, MANY, plain);
   put_somebody_in_the_middle();
-  int moved = rctx_move_deadline(connection, rctx_now() + 2 * MS);
-  cr_assert(moved == 0 || moved == -ETIMEDOUT, "%d", moved); // we may have been away for so long
+  int moved = rctx_move_deadline(connection, rctx_now() + 200 * MS); // more than we are away for here
+  cr_assert_eq(moved, 0);
   turn_while_it_stands();
   finish_and_end();
 }

@@ -229,7 +229,7 @@ static size_t take_character(struct rctx_text *rest, unsigned char character[4])
   if (character[0] < 0x80) return length;
   struct follow follow = following(character[0]);
   bool whole = follow.count > 0;
-  for (unsigned i = 0; i < follow.count && whole; i++) {
+  for (unsigned i = 0; i < follow.count; i++) {
     struct rctx_text behind = *rest;
     whole = behind.length > 0;
     if (!whole) break;
