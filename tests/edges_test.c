@@ -594,6 +594,60 @@ Test(edges, who_waits_needs_no_thread_when_another_has_become_free) {
   cr_assert_eq(rctx_manager_destroy(embedder), 0);
 }
 
+// One thread may run. While its task waits elsewhere, another thread is started for what is queued; when the first goes on,
+// one more than may be runs, and who is done first takes nothing from the queue.
+static int wait_elsewhere_when_told(const rctx *ctx, void *arg) {
+  while (!(atomic_load(&begun) & 4)) usleep(100);
+  return wait_elsewhere(ctx, arg);
+}
+
+Test(edges, who_comes_back_from_a_wait_is_one_too_many) {
+  hand_init(&elsewhere);
+  cr_assert_eq(rctx_manager_create(&(struct rctx_manager_options){.threads_max = 1}, &manager), 0);
+  cr_assert_eq(rctx_manager_create(&(struct rctx_manager_options){.executor = &elsewhere.table}, &embedder), 0);
+  rctx_group_init(&group, rctx_manager_background(manager));
+  cr_assert_eq(rctx_group_go(&group, wait_elsewhere_when_told, &ones[0]), 0);
+  cr_assert_eq(rctx_group_go(&group, wait_to_end, &ones[1]), 0);
+  cr_assert_eq(rctx_group_go(&group, run_late, NULL), 0);
+  atomic_fetch_or(&begun, 4);
+  hand_wait_for(&elsewhere, 1);
+  while (!(atomic_load(&begun) & 2)) usleep(100);
+  atomic_store(&may_end, 1);
+  hand_run_one(&elsewhere);
+  while (idling() != 1) usleep(100);
+  cr_assert_eq(atomic_load(&late_runs), 0, "the second runs still: that is all that may");
+  atomic_store(&may_end, 3);
+  cr_assert_eq(rctx_group_fini(&group), 0);
+  cr_assert_eq(atomic_load(&late_runs), 1);
+  close_manager();
+  nothing_left(embedder);
+  cr_assert_eq(rctx_manager_destroy(embedder), 0);
+}
+
+// The only thread that may be is being started: who comes now waits for that, and starts it when it could not be had.
+static pthread_t second_caller;
+static void *execute_one(void *arg) {
+  (void)arg;
+  return (void *)(intptr_t)rctx_execute(rctx_manager_background(manager), run_late, NULL, NULL, NULL);
+}
+static void *let_another_come(void) {
+  refuse_start = NULL;
+  if (pthread_create(&second_caller, NULL, execute_one, NULL) != 0) abort();
+  usleep(50000);
+  return NULL;
+}
+
+Test(edges, a_start_that_another_waits_for_and_that_fails) {
+  void *rc;
+  cr_assert_eq(rctx_manager_create(&(struct rctx_manager_options){.threads_max = 1}, &manager), 0);
+  refuse_start = let_another_come;
+  cr_assert_eq(rctx_execute(rctx_manager_background(manager), run_late, NULL, NULL, NULL), -EAGAIN);
+  cr_assert_eq(pthread_join(second_caller, &rc), 0);
+  cr_assert_eq((intptr_t)rc, 0);
+  cr_assert_eq(atomic_load(&late_runs), 1);
+  close_manager();
+}
+
 static void *only_refuse(void) {
   atomic_fetch_or(&begun, 4);
   return NULL;
