@@ -732,7 +732,9 @@ Test(edges, a_host_that_calls_what_is_over_it_is_called_once) {
   struct sigaction host = {.sa_sigaction = call_whoever_is_there, .sa_flags = SA_SIGINFO};
   cr_assert_eq(sigaction(SIGUSR1, &host, NULL), 0);
   rctx *c = rctx_with_signal(rctx_background(), SIGUSR1, 0);
+  rctx__registry_lock(); // so that the host is not put back meanwhile
   raise(SIGUSR1);
+  rctx__registry_unlock();
   cr_assert_eq(atomic_load(&host_calls), 1);
   rctx_wait(c, INT64_MAX);
   rctx_end(c);
@@ -744,7 +746,7 @@ Test(edges, a_handler_for_one_time_is_not_called_twice) {
   atomic_store(&host_calls, 3);
   cr_assert_eq(sigaction(SIGUSR2, &host, NULL), 0);
   rctx *kept = rctx_with_signal(rctx_background(), SIGUSR2, 0);
-  rctx__registry_lock(); // so that nothing is put back between the two
+  rctx__registry_lock(); // as above
   raise(SIGUSR2);
   raise(SIGUSR2);
   rctx__registry_unlock();
