@@ -226,9 +226,8 @@ static uint64_t steps_of(const struct reader *reader, const struct hostile *h, s
 
 // ---- the tests --------------------------------------------------------------------------------------------------------
 
-static void watch(void) {
-  watchdog(180);
-} // half a minute of work where nothing is optimised and every branch is counted
+// Half a minute of work where nothing is optimised and every branch is counted.
+static void watch(void) { watchdog(180); }
 TestSuite(hostile_headers, .init = watch);
 
 Test(hostile_headers, steps_are_counted) {
