@@ -330,6 +330,20 @@ Test(edges, below_a_merge_that_timed_out_a_later_deadline_is_not_the_cause) {
   close_manager();
 }
 
+// Between the last reference's giving up and the timer's disarming: the expiry leaves it to who is about to free it.
+Test(edges, an_expiry_passes_over_what_nobody_holds_any_more) {
+  const rctx *root = open_manager();
+  rctx *c = rctx_with_deadline(root, 2 * SECOND);
+  store_relaxed(&c->refs, 0U);
+  time_ns = 3 * SECOND;
+  cr_assert_eq(rctx_advance(manager, time_ns, 0), 0);
+  cr_assert_eq(rctx_err(c), 0);
+  cr_assert_eq(load_relaxed(&c->refs), 0);
+  store_relaxed(&c->refs, 1U);
+  rctx_end(c);
+  close_manager();
+}
+
 Test(edges, a_test_clock_without_timers_is_set_back) {
   rctx_test_clock *clock;
   cr_assert_eq(rctx_test_clock_create(100 * SECOND, &clock), 0);
