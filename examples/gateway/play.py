@@ -277,6 +277,7 @@ class Crowd:
             sock.sendall(client.request)
         except OSError as error:
             client.error = str(error)
+            client.sent_us = client.sent_us or now_us()  # refused: at this moment, whenever it is judged
             sock.close()
             self._count()
             return

@@ -3,12 +3,13 @@
 import json
 import os
 import sys
+import socket
 import unittest
 
 sys.dont_write_bytecode = True
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 import soak_judge as judge
-from play import SERVICES, Client
+from play import SERVICES, Client, Crowd, now_us
 
 MS = 1000
 
@@ -54,6 +55,14 @@ class Answers(unittest.TestCase):
         self.assertIn("without a fault", self.fault(503), "of another gateway")
         self.windows.begin("slow upstream", None, 0)
         self.assertIn("without a fault", self.fault(502), "explains no failure")
+
+    def test_a_refused_client_knows_when_it_was(self):
+        with socket.socket() as unused:  # bound, and nobody listens
+            unused.bind(("127.0.0.1", 0))
+            client, begin_us = Client("t-1"), now_us()
+            Crowd(unused.getsockname()[1], [client], 1000).run()
+        self.assertTrue(client.error)
+        self.assertTrue(begin_us <= client.sent_us <= now_us())
 
     def test_refusals(self):
         self.assertIn("without a fault", self.fault(400))
