@@ -2,8 +2,8 @@
 """Tests that soak_judge.py, which says what a soak finds, does find it: wrong answers, early ones, growth, what is left."""
 import json
 import os
-import sys
 import socket
+import sys
 import unittest
 
 sys.dont_write_bytecode = True
