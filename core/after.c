@@ -184,8 +184,8 @@ void rctx__fire(rctx *node) {
       return;
     }
     list_remove_locked(node, after);
-    bool last = node->watch == NULL; /* ended: none is added any more */
-    deliver(after, node, s);         /* may free the node only when the caller's pin is gone */
+    bool last = node->watch == NULL; /* it has ended: none is added any more */
+    deliver(after, node, s);
     if (last) return;
   }
 }

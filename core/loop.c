@@ -110,7 +110,8 @@ size_t rctx__queue_drain(struct rctx__queue *queue, size_t max) {
   rctx__take(&queue->lock);
   while (ran < max) {
     struct rctx_after *after = claim_first_locked(queue, true);
-    if ((all = after == NULL)) break;
+    all = after == NULL;
+    if (all) break;
     rctx__unlock(&queue->lock);
     rctx__after_run(after);
     ran++;

@@ -67,8 +67,8 @@ bool rctx__rcu_wait(bool block) {
     return false;
   }
   urcu_bp_synchronize_rcu();
-  bool over =
-      load_seq_cst(&counted_walks) == 0; /* partner: rctx__rcu_enter(), which looks for nodes after it counted */
+  /* Partner: rctx__rcu_enter(), which looks for nodes after it counted. */
+  bool over = load_seq_cst(&counted_walks) == 0;
   tsan_acquire();
   pthread_mutex_unlock(&rcu_mutex);
   return over;

@@ -6,7 +6,7 @@
 
 #include <string.h>
 
-enum { COLLECT = 64, WORK_PER_LOCK = 256, PREPARE_PER_TURN = 2048 };
+enum { COLLECT = 64, WORK_PER_LOCK = 256, PREPARE_PER_TURN = 2048, SHARDS_MAX = 64 };
 
 /* ---- ns and ticks ------------------------------------------------------------------------------------------------ */
 
@@ -103,9 +103,10 @@ static bool put_off_locked(const struct rctx__timers *timers, struct rctx__shard
   return true;
 }
 
-/* Take up to `max` due nodes out of a shard, each pinned. *more: stopped before the shard was done. */
+/* Take up to `max` due nodes out of a shard, each pinned. *more: stopped before the shard was done. *crowded: it is, and there is
+ * more to prepare than the rest of this visit was enough for. */
 static size_t collect(const struct rctx__timers *timers, struct rctx__shard *shard, uint64_t to, struct rctx **due,
-                      size_t max, bool *more) {
+                      size_t max, bool *more, bool *crowded) {
   size_t n = 0;
   size_t work = WORK_PER_LOCK;
   rctx__take(&shard->lock);
@@ -121,17 +122,19 @@ static size_t collect(const struct rctx__timers *timers, struct rctx__shard *sha
     if (pinned) due[n++] = node;
   }
   *more = n == max || work == 0;
+  *crowded = !*more && rctx__wheel_prepare(&shard->wheel, work) == 0;
   rctx__unlock(&shard->lock);
   return n;
 }
 
-static size_t advance_shard(const struct rctx__timers *timers, struct rctx__shard *shard, uint64_t to, size_t budget) {
+static size_t advance_shard(const struct rctx__timers *timers, struct rctx__shard *shard, uint64_t to, size_t budget,
+                            bool *crowded) {
   struct rctx *due[COLLECT];
   size_t done = 0;
   bool more = true;
   while (more && done < budget) {
     size_t room = budget - done < COLLECT ? budget - done : COLLECT;
-    size_t n = collect(timers, shard, to, due, room, &more);
+    size_t n = collect(timers, shard, to, due, room, &more, crowded);
     for (size_t i = 0; i < n; i++) {
       if (rctx__finish(due[i], due[i]->deadline_code | ORIGIN_OWN | STATE_TIMED_OUT))
         PROBE_2(deadline, due[i], -(int)due[i]->deadline_code);
@@ -142,10 +145,10 @@ static size_t advance_shard(const struct rctx__timers *timers, struct rctx__shar
   return done;
 }
 
-/* Prepare a shard for the ticks to come: each time a little, so that it delays nothing that is due by much. */
+/* Prepare a crowded shard further for the ticks to come: each time a little, so that it delays nothing that is due by much. */
 static void prepare_shard(struct rctx__shard *shard) {
   size_t left = 0;
-  for (size_t work = 0; work < PREPARE_PER_TURN && left == 0; work += WORK_PER_LOCK) {
+  for (size_t work = WORK_PER_LOCK; work < PREPARE_PER_TURN && left == 0; work += WORK_PER_LOCK) {
     rctx__take(&shard->lock);
     left = rctx__wheel_prepare(&shard->wheel, WORK_PER_LOCK);
     rctx__unlock(&shard->lock);
@@ -157,14 +160,17 @@ static size_t advance(struct rctx_manager *manager, int64_t now_ns, size_t budge
   struct rctx__shard *shards = load_acquire(&timers->shards); /* partner: shards_make() */
   uint64_t to = clock_tick(timers, now_ns);
   size_t done = 0;
+  uint64_t crowded = 0; /* a bit per shard */
   if (shards == NULL) return 0;
   uint32_t process = load_relaxed(&rctx__process); /* changes with one thread only */
   rctx__begin(manager,
               &manager->busy); /* before the first mark: who sees an end and then quiesces waits for our pins */
   for (unsigned i = 0; i < timers->shard_count && done < budget; i++) {
-    done += advance_shard(timers, &shards[i], to, budget - done);
+    bool is_crowded = false;
+    done += advance_shard(timers, &shards[i], to, budget - done, &is_crowded);
+    crowded |= (uint64_t)is_crowded << i;
   }
-  for (unsigned i = 0; i < timers->shard_count; i++) prepare_shard(&shards[i]);
+  for (; crowded; crowded &= crowded - 1) prepare_shard(&shards[__builtin_ctzll(crowded)]);
   if (process == load_relaxed(&rctx__process))
     rctx__finished(&manager->busy); /* else: the child of a fork in a callback */
   return done;
@@ -212,7 +218,7 @@ static COLD int driver_start(struct rctx_manager *manager) {
 static COLD struct rctx__shard *shards_make(struct rctx_manager *manager) {
   struct rctx__timers *timers = &manager->timers;
   unsigned count = 1;
-  while (count < 4 * rctx__cpu_count() && count < 64) count *= 2;
+  while (count < 4 * rctx__cpu_count() && count < SHARDS_MAX) count *= 2;
   struct rctx__shard *fresh = rctx__raw_alloc(manager, count * sizeof *fresh, CACHE_LINE);
   if (fresh == NULL) return NULL;
   memset(fresh, 0, count * sizeof *fresh);

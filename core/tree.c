@@ -162,8 +162,8 @@ static inline void born(rctx *node, rctx *parent, uint32_t parent_state) {
   if (unlikely(rctx__done(parent_state)) && !(load_relaxed(&node->state) & STATE_ENDLESS)) { /* not published yet */
     uint32_t how = inherited(parent_state, parent, node) | STATE_WALKED;
     uint32_t live = 0;
-    while (
-        !cas_acq_rel(&node->state, &live, live | how)) { /* partner: mark() by its own timer, which then came first */
+    /* Partner: mark() by its own timer, which then came first. */
+    while (!cas_acq_rel(&node->state, &live, live | how)) {
       if (rctx__done(live)) return;
     }
   }
@@ -335,16 +335,15 @@ static inline rctx *sibling_after(const rctx *parent, const rctx *child) {
   return likely(next != NULL) ? next : first_from(parent, child->stripe + 1U);
 }
 
-/* Below deadlines that move: whether its own is no later than the one that has passed. Relaxed: the states on the way up were
- * marked before this walk came here, and do not change again. */
+/* Below deadlines that move: whether its own is no later than the one that has passed, and has passed itself: that one may have been
+ * touched when it was too late, and read later now. Relaxed: the states on the way up were marked before this walk came here, and do
+ * not change again. */
 static COLD bool its_own_has_passed(const rctx *child) {
   const rctx *from = child->parent;
   while ((load_relaxed(&rctx__mutable(from)->state) & STATE_ORIGIN) == ORIGIN_PARENT) from = from->parent;
   int64_t own_ns = rctx__own_deadline(child);
   return (load_relaxed(&rctx__mutable(from)->state) & STATE_ORIGIN) == ORIGIN_OWN &&
-         own_ns <= rctx__own_deadline(from) &&
-         own_ns <=
-             rctx__now(from->manager); /* a touch may have come when the deadline had passed: too late, and later */
+         own_ns <= rctx__own_deadline(from) && own_ns <= rctx__now(from->manager);
 }
 
 /* How a walk ends a child. */

@@ -24,7 +24,7 @@ enum { WHEEL_BITS = 6, WHEEL_ROUND = 1 << WHEEL_BITS, WHEEL_SLOTS = 2 * WHEEL_RO
 #define WHEEL_TICK_MAX ((UINT64_C(1) << (WHEEL_BITS * WHEEL_LEVELS)) - 1)
 #define WHEEL_NEVER UINT64_MAX
 
-/** One timer: embedded by its user. Owned by the wheel while armed (where != WHEEL_IDLE). */
+/** One timer: embedded by its user. Owned by the wheel from its add until it is removed or given out. */
 struct rctx__wheel_entry {
   struct rctx__wheel_entry *next;
   struct rctx__wheel_entry **pprev;
@@ -64,7 +64,7 @@ struct rctx__wheel_entry *rctx__wheel_advance(struct rctx__wheel *wheel, uint64_
 
 /**
  * Empty slots before their time, of up to `work` entries. Gives back what is left of work: more than 0 if nothing is left to do at
- * this tick. Called after rctx__wheel_advance() has come to its end.
+ * this tick. Called when rctx__wheel_advance() has come to its end.
  */
 size_t rctx__wheel_prepare(struct rctx__wheel *wheel, size_t work);
 

@@ -6,20 +6,12 @@
 #ifndef RCTX_FUZZ_HEADERS_H
 #define RCTX_FUZZ_HEADERS_H
 
+#include "ought.h"
+
 #include <rctx/propagate.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
-
-#define OUGHT(condition)                                                                                               \
-  do {                                                                                                                 \
-    if (!(condition)) {                                                                                                \
-      fprintf(stderr, "%s:%d: not so: %s\n", __FILE__, __LINE__, #condition);                                          \
-      abort();                                                                                                         \
-    }                                                                                                                  \
-  } while (0)
 
 // An allocation of exactly the bytes: ASan sees one read too many. To be freed by unbox().
 static inline struct rctx_text box(const void *bytes, size_t length) {

@@ -6,6 +6,7 @@
 
 #include <rctx/rctx.h>
 
+#include "ought.h"
 #include "replay.h"
 
 #include <poll.h>
@@ -64,16 +65,6 @@ static struct race {
   const uint8_t *at[2], *end[2];
   int depth[2];
 } * race;
-
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
-
-#define OUGHT(condition)                                                                                               \
-  do {                                                                                                                 \
-    if (!(condition)) {                                                                                                \
-      fprintf(stderr, "%s:%d: not so: %s\n", __FILE__, __LINE__, #condition);                                          \
-      abort();                                                                                                         \
-    }                                                                                                                  \
-  } while (0)
 
 static bool trace_on;
 #define TELL(...) (trace_on ? (void)fprintf(stderr, __VA_ARGS__) : (void)0)

@@ -3,6 +3,7 @@
 //
 // Each operation takes a byte for what, one for whom, and one or two for when. The model's promise is [CTX-7]: never early;
 // and what is due when rctx_advance() without a budget returns has ended.
+#include "ought.h"
 #include "replay.h"
 
 #include <rctx/rctx.h>
@@ -33,16 +34,6 @@ static struct state {
   const uint8_t *at, *end;
   bool advancing;
 } s;
-
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
-
-#define OUGHT(condition)                                                                                               \
-  do {                                                                                                                 \
-    if (!(condition)) {                                                                                                \
-      fprintf(stderr, "%s:%d: not so: %s\n", __FILE__, __LINE__, #condition);                                          \
-      abort();                                                                                                         \
-    }                                                                                                                  \
-  } while (0)
 
 static bool trace_on; // RCTX_TIMERS_TRACE is set
 #define TELL(...) (trace_on ? (void)fprintf(stderr, __VA_ARGS__) : (void)0)

@@ -5,6 +5,7 @@
 // and none that is left is due before it.
 #include "core/wheel.h"
 
+#include "ought.h"
 #include "replay.h"
 
 #include <stdio.h>
@@ -20,16 +21,6 @@ struct state {
   const uint8_t *at, *end;
   unsigned count;
 };
-
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
-
-#define OUGHT(condition)                                                                                               \
-  do {                                                                                                                 \
-    if (!(condition)) {                                                                                                \
-      fprintf(stderr, "%s:%d: not so: %s\n", __FILE__, __LINE__, #condition);                                          \
-      abort();                                                                                                         \
-    }                                                                                                                  \
-  } while (0)
 
 static uint8_t take(struct state *s) { return s->at < s->end ? *s->at++ : 0; }
 

@@ -2,6 +2,7 @@
 //
 // A thread does the first n steps of a list and exits; another ends what it has left, for all n; also with a thread for each step.
 #include "faults/rows.h"
+#include "support/children.h"
 #include "support/leftovers.h"
 #include "support/tasks.h"
 #include "support/watchdog.h"
@@ -280,14 +281,6 @@ Test(faults_exit, a_hosts_destructor_uses_the_library_after_ours_has_run) {
 }
 
 /* ---- forks that meet faults -------------------------------------------------------------------------------------- */
-
-#define REQUIRE(condition)                                                                                             \
-  do {                                                                                                                 \
-    if (!(condition)) {                                                                                                \
-      fprintf(stderr, "%s:%d: in the child: %s\n", __FILE__, __LINE__, #condition);                                    \
-      _exit(1);                                                                                                        \
-    }                                                                                                                  \
-  } while (0)
 
 static int answer(const rctx *ctx, void *arg) {
   (void)ctx;

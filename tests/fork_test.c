@@ -1,6 +1,7 @@
 // fork: the parent is unharmed; the child is usable after rctx_after_fork_child(), several times over, also when the
 // library's threads were alive in the parent. What is checked in the child ends its process with a code other than 0.
 #include "support/check.h"
+#include "support/children.h"
 #include "support/gate.h"
 #include "support/hand_executor.h"
 #include "support/leftovers.h"
@@ -20,29 +21,6 @@
 TestSuite(fork, .fini = nothing_left_by_default, .timeout = 120);
 
 RCTX_KEY(user, const char *)
-
-#define REQUIRE(condition)                                                                                             \
-  do {                                                                                                                 \
-    if (!(condition)) {                                                                                                \
-      fprintf(stderr, "%s:%d: in the child: %s\n", __FILE__, __LINE__, #condition);                                    \
-      _exit(1);                                                                                                        \
-    }                                                                                                                  \
-  } while (0)
-
-static void in_a_child(void (*body)(void *), void *arg) {
-  int status = -1;
-  fflush(NULL);
-  pid_t child = fork();
-  cr_assert_geq(child, 0);
-  if (child == 0) {
-    alarm(60);
-    rctx_after_fork_child();
-    body(arg);
-    _exit(0);
-  }
-  cr_assert_eq(waitpid(child, &status, 0), child);
-  cr_assert(WIFEXITED(status) && WEXITSTATUS(status) == 0, "the child ended with status %x", status);
-}
 
 // ThreadSanitizer allows no new thread in the child of a process that had several.
 #ifdef RCTX_TSAN

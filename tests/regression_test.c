@@ -4,6 +4,7 @@
 // memory is unmapped as soon as it is free where a stale read was the bug, so that it is fatal in every build. RCTX_SEED repeats
 // the yields as far as the scheduler lets it; RCTX_RACE_ROUNDS multiplies the rounds (in percent).
 #include "support/check.h"
+#include "support/children.h"
 #include "support/leftovers.h"
 #include "support/seed.h"
 #include "support/threads.h"
@@ -480,29 +481,6 @@ Test(regression, each_slice_of_a_long_drain_wrote_the_eventfd_again) {
 
 // ---- fork ------------------------------------------------------------------------------------------------------------
 
-#define REQUIRE(condition)                                                                                             \
-  do {                                                                                                                 \
-    if (!(condition)) {                                                                                                \
-      fprintf(stderr, "%s:%d: in the child: %s\n", __FILE__, __LINE__, #condition);                                    \
-      _exit(1);                                                                                                        \
-    }                                                                                                                  \
-  } while (0)
-
-static void in_a_child(void (*body)(void)) {
-  int status = -1;
-  fflush(NULL);
-  pid_t child = fork();
-  cr_assert_geq(child, 0);
-  if (child == 0) {
-    alarm(WATCHDOG_S);
-    rctx_after_fork_child();
-    body();
-    _exit(0);
-  }
-  cr_assert_eq(waitpid(child, &status, 0), child);
-  cr_assert(WIFEXITED(status) && WEXITSTATUS(status) == 0, "the child ended with status %x", status);
-}
-
 // A context and a loop that are told of its end by descriptors; no thread is needed for them.
 static void make_watched(void) {
   test.node = (struct rctx_after){0};
@@ -517,7 +495,8 @@ static void drop_watched(void) {
   rctx_loop_destroy(test.loop);
 }
 
-static void end_is_seen_in_the_child(void) {
+static void end_is_seen_in_the_child(void *unused) {
+  (void)unused;
   REQUIRE(readable(rctx_fd(test.parent)));
   REQUIRE(readable(rctx_loop_fd(test.loop)));
   REQUIRE(rctx_loop_drain(test.loop, 10) == 1);
@@ -525,24 +504,24 @@ static void end_is_seen_in_the_child(void) {
   REQUIRE(!readable(rctx_loop_fd(test.loop)));
 }
 
-static void cancel_first(void) {
+static void cancel_first(void *unused) {
   REQUIRE(rctx_cancel(test.parent));
-  end_is_seen_in_the_child();
+  end_is_seen_in_the_child(unused);
 }
 
-static void look_first(void) {
+static void look_first(void *unused) {
   REQUIRE(!readable(rctx_fd(test.parent)));
   REQUIRE(!readable(rctx_loop_fd(test.loop)));
-  cancel_first();
+  cancel_first(unused);
 }
 
 // An eventfd is one object in both processes: the child's cancel wrote the parent's, whose context was live and whose loop, with
 // nothing to drain, span. No race.
 Test(regression, a_forked_child_woke_the_parent_through_their_common_eventfds) {
   make_watched();
-  void (*const bodies[])(void) = {cancel_first, look_first};
+  void (*const bodies[])(void *) = {cancel_first, look_first};
   for (unsigned i = 0; i < 2; i++) {
-    in_a_child(bodies[i]);
+    in_a_child(bodies[i], NULL);
     cr_assert_eq(rctx_err(test.parent), 0);
     cr_assert_not(readable(rctx_fd(test.parent)), "child %u", i);
     cr_assert_not(readable(rctx_loop_fd(test.loop)), "child %u", i);
@@ -559,7 +538,7 @@ Test(regression, a_forked_child_woke_the_parent_through_their_common_eventfds) {
 Test(regression, a_forked_child_took_the_wakeup_of_the_parents_loop) {
   make_watched();
   cr_assert(rctx_cancel(test.parent));
-  in_a_child(end_is_seen_in_the_child);
+  in_a_child(end_is_seen_in_the_child, NULL);
   cr_assert_eq(atomic_load(&test.calls), 0, "another process");
   cr_assert(readable(rctx_fd(test.parent)));
   cr_assert(readable(rctx_loop_fd(test.loop)));

@@ -3,6 +3,7 @@
 #include "core/after.h"
 #include "core/manager.h"
 
+#include "support/children.h"
 #include "support/fence.h"
 #include "support/few_threads.h"
 #include "support/gate.h"
@@ -141,29 +142,6 @@ Test(scenarios, S27_a_write_that_is_interrupted_is_made_again) {
 
 // ---- S28: fork -----------------------------------------------------------------------------------------------------
 
-#define REQUIRE(condition)                                                                                             \
-  do {                                                                                                                 \
-    if (!(condition)) {                                                                                                \
-      fprintf(stderr, "[----] %s:%d: in the child: %s\n", __FILE__, __LINE__, #condition);                             \
-      _exit(1);                                                                                                        \
-    }                                                                                                                  \
-  } while (0)
-
-static void in_a_child(void (*body)(void)) {
-  int status = -1;
-  fflush(NULL);
-  pid_t child = fork();
-  cr_assert_geq(child, 0);
-  if (child == 0) {
-    alarm(60);
-    rctx_after_fork_child();
-    body();
-    _exit(0);
-  }
-  cr_assert_eq(waitpid(child, &status, 0), child);
-  cr_assert(WIFEXITED(status) && WEXITSTATUS(status) == 0, "the child ended with status %x", status);
-}
-
 static struct {
   rctx *ctx;
   rctx_loop *loop;
@@ -173,7 +151,8 @@ static struct {
 
 static int64_t patience(void) { return rctx_now() + 20 * SECOND; }
 
-static void cancel_and_look(void) {
+static void cancel_and_look(void *unused) {
+  (void)unused;
   REQUIRE(rctx_cancel(shared.ctx));
   REQUIRE(readable(rctx_fd(shared.ctx)));
   REQUIRE(readable(rctx_loop_fd(shared.loop)));
@@ -186,7 +165,7 @@ Test(scenarios, S28_what_a_child_cancels_is_not_heard_in_the_parent) {
   shared.ctx = rctx_with_cancel(root());
   rctx_watch(shared.ctx, &shared.node, shared.loop, RCTX_ON_ENDED_TELL, count, &shared.calls);
   int fd = rctx_fd(shared.ctx), loop_fd = rctx_loop_fd(shared.loop);
-  in_a_child(cancel_and_look);
+  in_a_child(cancel_and_look, NULL);
   cr_assert_eq(rctx_err(shared.ctx), 0);
   cr_assert_not(readable(fd), "the parent's descriptor heard of the child's cancel");
   cr_assert_not(readable(loop_fd), "the parent's loop heard of the child's cancel");
@@ -197,7 +176,8 @@ Test(scenarios, S28_what_a_child_cancels_is_not_heard_in_the_parent) {
   rctx_loop_destroy(shared.loop);
 }
 
-static void timers_go_on(void) {
+static void timers_go_on(void *unused) {
+  (void)unused;
   REQUIRE(rctx_wait(shared.ctx, patience()) == -ETIMEDOUT);
   for (int64_t until_ns = patience(); shared.calls == 0 && rctx_now() < until_ns;) usleep(100);
   REQUIRE(shared.calls == 1);
@@ -213,7 +193,7 @@ Test(scenarios, S28_in_a_child_timers_and_callbacks_made_before_the_fork_go_on) 
 #endif
   shared.ctx = rctx_with_timeout(root(), 400 * MS); // not at the very moment of the fork
   cr_assert_geq(rctx_after(shared.ctx, &shared.node, count, &shared.calls), 0);
-  in_a_child(timers_go_on);
+  in_a_child(timers_go_on, NULL);
   cr_assert_eq(rctx_wait(shared.ctx, INT64_MAX), -ETIMEDOUT);
   quiesce();
   cr_assert_eq(shared.calls, 1, "and in the parent");

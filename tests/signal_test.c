@@ -3,6 +3,7 @@
 //
 // Restoring happens after the context has ended, perhaps on the library's thread: restored() waits for it.
 #include "support/check.h"
+#include "support/children.h"
 #include "support/counting.h"
 #include "support/leftovers.h"
 #include "support/seed.h"
@@ -1051,15 +1052,7 @@ Test(signal, signal_and_end_by_hand_at_once) {
 
 // ---- fork ------------------------------------------------------------------------------------------------------------
 
-#define REQUIRE(condition)                                                                                             \
-  do {                                                                                                                 \
-    if (!(condition)) {                                                                                                \
-      fprintf(stderr, "%s:%d: in the child: %s\n", __FILE__, __LINE__, #condition);                                    \
-      _exit(1);                                                                                                        \
-    }                                                                                                                  \
-  } while (0)
-
-static int in_a_child(void (*body)(void *arg), void *arg) {
+static int status_of_a_child(void (*body)(void *arg), void *arg) {
   int status = -1;
   fflush(NULL);
   tasks_rest();
@@ -1108,7 +1101,7 @@ static void first_in_the_child(void *arg) {
 
 Test(signal, signals_of_the_child_are_not_the_parents) {
   rctx *c = rctx_with_signal(rctx_background(), SIGUSR1, 0);
-  cr_assert_eq(in_a_child(only_raise, NULL), 0);
+  cr_assert_eq(status_of_a_child(only_raise, NULL), 0);
   cr_assert_eq(rctx_wait(c, rctx_now() + 20 * MS), 0, "the child's signals");
   raise(SIGUSR1);
   ended_by(c, SIGUSR1);
@@ -1120,11 +1113,11 @@ Test(signal, in_the_child_of_a_fork_signals_end_contexts_too) {
   NEEDS_THREADS_IN_THE_CHILD();
   rctx *c = rctx_with_signal(rctx_background(), SIGUSR1, 0);
   for (int i = 0; i < 20; i++) {
-    cr_assert_eq(in_a_child(raise_and_wait, c), 0);
+    cr_assert_eq(status_of_a_child(raise_and_wait, c), 0);
     cr_assert_eq(rctx_err(c), 0, "the child's signals");
   }
   raise(SIGUSR1);
   ended_by(c, SIGUSR1);
   rctx_end(c);
-  cr_assert_eq(in_a_child(first_in_the_child, NULL), 0);
+  cr_assert_eq(status_of_a_child(first_in_the_child, NULL), 0);
 }
